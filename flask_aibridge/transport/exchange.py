@@ -1,0 +1,414 @@
+"""One call of a WSGI app by PEP 3333, run in a worker thread: its head, its body, its end.
+
+The rules this file keeps (R1–R45 in the documentation's "PEP 3333, rule by rule"):
+
+* the head is committed by the first non-empty chunk, the first ``write()`` or the end of the iterable, not before,
+  so that an error handler can still replace it through ``exc_info``;
+* each chunk goes out before the next one is asked for;
+* the iterable is iterated and closed, once, in one thread and one context;
+* ``Content-Length`` is a promise: more is cut off, less is an incomplete body;
+* an exception before the head is committed is a 500, one after it an incomplete body; neither reaches the thread.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from wsgiref.util import FileWrapper
+
+from .cancellation import Cancellation
+from .pipe import Channel, Doorbell, ReaderGone
+from .workers import Slots, workers
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+    from types import TracebackType
+
+__all__ = ["Exchange", "Head"]
+
+_log = logging.getLogger("flask_aibridge.transport")
+
+_Headers = list[tuple[str, str]]
+_ExcInfo = tuple[type[BaseException], BaseException, "TracebackType"]
+
+_status_line = re.compile(r"([1-9][0-9]{2}) ([^\x00-\x1f\x7f]*)").fullmatch
+_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_illegal_in_value = re.compile("[\x00\r\n]|[^\x00-\xff]").search
+
+# RFC 9110 section 7.6.1, and "Trailers" as wsgiref.util lists it: they are the server's, and here is no connection.
+_HOP_BY_HOP: Final = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+# Names seen so far → (lower case, hop-by-hop). Bounded, since apps may invent names.
+_KNOWN_NAMES_MAX: Final = 1024
+_known_names: dict[str, tuple[str, bool]] = {}
+
+# Where no body is sent (HEAD, 204, 304) the iterable is run all the same, for its side effects, but nobody's leaving
+# would ever end an endless one. Seconds that it gets.
+BODILESS_SECONDS: Final = 10.0
+
+_ERROR_BODY: Final = b"Internal Server Error\n"
+
+# Flask keeps its contexts in variables of this prefix (flask.app_ctx, flask.request_ctx): the caller's must not be
+# seen by an app that runs on the caller's behalf, or the two would share `g`, `request` and the teardown of both.
+_FLASK_VARIABLES: Final = "flask."
+
+
+class Head(NamedTuple):
+    """What comes before the body."""
+
+    status: int
+    reason: str
+    headers: _Headers
+    length: int | None  # bytes the body will have, where it is known
+
+
+class Input(Protocol):
+    """A ``wsgi.input`` that can be made to fail once the exchange is over."""
+
+    def poison(self) -> None:
+        """Fail every later read."""
+
+
+class Exchange:
+    """One call of ``app`` with ``environ``.
+
+    Made and read by the caller; :meth:`start` hands it to a worker. ``doorbell`` is what the caller sleeps on until the
+    head is there; without one it must ask :attr:`channel` for news by itself.
+    """
+
+    __slots__ = (
+        "_app",
+        "_bodiless",
+        "_bodiless_until",
+        "_environ",
+        "_input",
+        "_pending",
+        "_remaining",
+        "_slots",
+        "cancellation",
+        "channel",
+        "head",
+    )
+
+    def __init__(
+        self, app: WSGIApplication, environ: dict[str, Any], request_body: Input, doorbell: Doorbell | None = None
+    ) -> None:
+        self.cancellation = Cancellation()
+        self.channel = Channel(doorbell)
+        self.head: Head | None = None
+        self._app: WSGIApplication | None = app
+        self._environ: dict[str, Any] | None = environ
+        self._input: Input | None = request_body
+        self._pending: tuple[int, str, _Headers, int | None] | None = None
+        self._remaining: int | None = None
+        self._bodiless = environ["REQUEST_METHOD"] == "HEAD"
+        self._bodiless_until = 0.0
+        self._slots: Slots | None = None
+        environ["wsgi.input"] = request_body
+        environ["wsgi.errors"] = sys.stderr
+        environ["wsgi.file_wrapper"] = FileWrapper
+        environ["flask_aibridge.cancellation"] = self.cancellation
+
+    def __repr__(self) -> str:
+        status = "no head yet" if self.head is None else self.head.status
+        return f"<Exchange {status} {self.channel!r}>"
+
+    # The caller's side
+
+    def start(self, slots: Slots) -> None:
+        """Have the app called in a worker thread; a slot of ``slots`` must have been taken, and is given back.
+
+        Raises :exc:`RuntimeError` where no thread can be started: nothing was called then, and the slot is free.
+        """
+        self._slots = slots
+        context = _callers_context()
+        try:
+            workers.run(functools.partial(context.run, self._run))
+        except BaseException:
+            self._release()
+            raise
+
+    def cancel(self) -> None:
+        """End this exchange alone: the app's next write fails, its cancellation fires now. Any thread, any time."""
+        if self.channel.abandon():
+            self.cancellation._fire()
+
+    # The worker's side
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except ReaderGone:
+            pass  # the caller left: nobody to tell, nothing wrong
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._release()
+
+    def _call(self) -> None:
+        app, environ = self._app, self._environ
+        self._app = self._environ = None
+        if app is None or environ is None:
+            raise RuntimeError("An exchange is started once.")
+        body = app(environ, self._start_response)
+        del app, environ
+        if type(body) is list or type(body) is tuple:
+            self._finish_with(self._joined(body))
+            return
+        try:
+            self._send_all(body)
+        finally:
+            # Also where iterating raised or the caller left; the end of the body is told after it, so that a
+            # caller who has read everything finds the app done.
+            close = getattr(body, "close", None)
+            if close is not None:
+                self._close(close)
+        self._finish_with(b"")
+
+    def _release(self) -> None:
+        if self._input is not None:
+            self._input.poison()
+        self._app = self._environ = self._input = None
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.give_back()
+        self.channel.end()
+        self.cancellation._fire()
+
+    def _close(self, close: Callable[[], object]) -> None:
+        failing = sys.exc_info()[1] is not None
+        try:
+            close()
+        except Exception:
+            _log.exception("close() of the response iterable raised; the response was not affected.")
+        except BaseException as error:
+            _log.error("close() of the response iterable raised %r.", error)
+            if failing:
+                return
+
+    # start_response and write
+
+    def _start_response(
+        self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /
+    ) -> Callable[[bytes], object]:
+        if exc_info is not None:
+            try:
+                if self.head is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # PEP 3333: the traceback must not keep this frame alive
+        elif self._pending is not None:
+            raise AssertionError("start_response() was called twice; the second call needs exc_info (PEP 3333).")
+        self._pending = _checked_head(status, headers)
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        """The ``write()`` of PEP 3333: sends ``data``, and the head before it, at once."""
+        _check_chunk(data)
+        if self.channel.abandoned:
+            raise ReaderGone
+        if self.head is None:
+            self._commit()
+            if not data or self._bodiless:
+                self.channel.announce()
+        self._send(data)
+
+    # Head and body
+
+    def _commit(self) -> None:
+        """Publish the head; the caller learns of it with the first bytes, the end, or an announcement."""
+        if self._pending is None:
+            raise AssertionError("The app sent a body before it called start_response() (PEP 3333).")
+        status, reason, headers, length = self._pending
+        if status in (204, 304):
+            self._bodiless = True
+            if status == 204 and length is not None:  # RFC 9110 section 8.6
+                headers = [header for header in headers if header[0].lower() != "content-length"]
+        if self._bodiless:
+            self._bodiless_until = time.monotonic() + BODILESS_SECONDS
+        self._remaining = None if self._bodiless else length
+        self.head = Head(status, reason, headers, 0 if self._bodiless else length)
+
+    def _send_all(self, body: Iterable[bytes]) -> None:
+        if isinstance(body, (bytes, str)) or not (hasattr(body, "__iter__") or hasattr(body, "__getitem__")):
+            raise AssertionError(f"The app returned {type(body).__name__}; it must return an iterable of bytes (PEP 3333).")
+        for chunk in body:
+            _check_chunk(chunk)
+            if chunk:
+                if self.head is None:
+                    self._commit()
+                self._send(chunk)
+            elif self.channel.abandoned:
+                raise ReaderGone
+
+    def _send(self, data: bytes) -> None:
+        remaining = self._remaining
+        if self._bodiless or not data:
+            if self.channel.abandoned or (self._bodiless and time.monotonic() > self._bodiless_until):
+                raise ReaderGone
+            return
+        if remaining is None:
+            self.channel.put(data)
+            return
+        if len(data) > remaining:
+            self._warn_excess(len(data) - remaining)
+            data = data[:remaining]
+        self._remaining = remaining - len(data)
+        if data:
+            # The last bytes need not be waited for: nothing follows them that would need the room.
+            self.channel.put(data, hold=self._remaining > 0)
+
+    def _joined(self, body: list[bytes] | tuple[bytes, ...]) -> bytes:
+        for chunk in body:
+            _check_chunk(chunk)
+        return body[0] if len(body) == 1 else b"".join(body)
+
+    def _finish_with(self, data: bytes) -> None:
+        """The end: ``data`` is all that is left of the body."""
+        if self.channel.abandoned:
+            raise ReaderGone
+        if self.head is None:
+            if self._pending is None:
+                raise AssertionError("The app returned without calling start_response() (PEP 3333).")
+            status, reason, headers, length = self._pending
+            if length is None and not self._bodiless and status not in (204, 304):
+                headers.append(("Content-Length", str(len(data))))
+                self._pending = (status, reason, headers, len(data))
+            self._commit()
+        if self._bodiless:
+            data = b""
+        error: Exception | None = None
+        if self._remaining is not None:
+            if len(data) > self._remaining:
+                self._warn_excess(len(data) - self._remaining)
+                data = data[: self._remaining]
+            self._remaining -= len(data)
+            if self._remaining:
+                error = _TooShort(f"The app sent {self._remaining} bytes less than its Content-Length says.")
+                _log.warning("%s", error)
+        self._release_before_end()
+        self.channel.end(data, error)
+
+    def _release_before_end(self) -> None:
+        """Free the slot before the caller wakes, so that its next call finds it free."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.give_back()
+
+    def _warn_excess(self, excess: int) -> None:
+        _log.warning("The app sent %d bytes more than its Content-Length says; they were cut off (PEP 3333).", excess)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.channel.abandoned:
+            _log.debug("The app raised after its caller had left.", exc_info=error)
+            return
+        if self.head is None:
+            _log.error("The app raised before its response began; the caller gets a 500.", exc_info=error)
+            length = len(_ERROR_BODY)
+            headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(length))]
+            self.head = Head(500, "Internal Server Error", headers, 0 if self._bodiless else length)
+            self.channel.end(b"" if self._bodiless else _ERROR_BODY)
+            return
+        _log.error("The app raised in the middle of its response; the caller gets an incomplete one.", exc_info=error)
+        self.channel.end(error=error)
+
+
+class _TooShort(Exception):
+    """The body ended before its ``Content-Length``."""
+
+
+def _check_chunk(chunk: object) -> None:
+    if type(chunk) is not bytes and not isinstance(chunk, bytes):
+        raise AssertionError(f"The app sent {type(chunk).__name__}; a body consists of bytes (PEP 3333).")
+
+
+def _checked_head(status: str, headers: _Headers) -> tuple[int, str, _Headers, int | None]:
+    if type(status) is not str:
+        raise AssertionError(f"The status must be a str such as '200 OK', not {type(status).__name__} (PEP 3333).")
+    match = _status_line(status) or _status_line(status + " ")
+    if match is None:
+        raise AssertionError(f"The status must be three digits and a reason, such as '200 OK', not {status!r} (PEP 3333).")
+    code = int(match[1])
+    if code < 200:
+        raise AssertionError(f"{code} is not a final status; an app cannot send it (RFC 9110 section 15.2).")
+    if not match[2].isascii():
+        try:
+            match[2].encode("latin-1")
+        except UnicodeEncodeError:
+            raise AssertionError(f"The reason must be latin-1 text; it is {match[2]!r} (PEP 3333).") from None
+    if type(headers) is not list:
+        raise AssertionError(f"The headers must be a list, not {type(headers).__name__} (PEP 3333).")
+    kept, length = _checked_headers(headers)
+    return code, match[2], kept, length
+
+
+def _checked_headers(headers: _Headers) -> tuple[_Headers, int | None]:
+    kept: _Headers = []
+    length: int | None = None
+    for header in headers:
+        if type(header) is not tuple or len(header) != 2:
+            raise AssertionError(f"A header must be a tuple of name and value, not {header!r} (PEP 3333).")
+        name, value = header
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise AssertionError(f"The name and value of header {name!r} must be str (PEP 3333).")
+        lower, hop_by_hop = _known_names.get(name) or _checked_name(name)
+        if _illegal_in_value(value):
+            raise AssertionError(f"The value of header {name!r} must be latin-1 text without CR, LF or NUL (RFC 9110 section 5.5).")
+        if hop_by_hop:
+            _log.debug("The app's header %s is hop-by-hop, so not its to send; it was left out (PEP 3333).", name)
+            continue
+        if lower == "content-length":
+            previous, length = length, _checked_length(value)
+            if previous is not None:
+                if previous != length:
+                    raise AssertionError("The app sent two Content-Length headers that differ (RFC 9110 section 8.6).")
+                continue
+        kept.append((name, value.strip(" \t")))
+    return kept, length
+
+
+def _checked_name(name: str) -> tuple[str, bool]:
+    if not _is_token(name):
+        raise AssertionError(f"Invalid header name {name!r}: use letters, digits and hyphens (RFC 9110 section 5.1).")
+    known = (name.lower(), name.lower() in _HOP_BY_HOP)
+    if len(_known_names) < _KNOWN_NAMES_MAX:
+        _known_names[name] = known
+    return known
+
+
+def _checked_length(value: str) -> int:
+    if not (value.isascii() and value.strip().isdigit()):
+        raise AssertionError(f"Content-Length must be a number of bytes, not {value!r} (RFC 9110 section 8.6).")
+    return int(value)
+
+
+def _callers_context() -> contextvars.Context:
+    """A copy of the caller's context variables, without Flask's own."""
+    context = contextvars.copy_context()
+    if not any(variable.name.startswith(_FLASK_VARIABLES) for variable in context):
+        return context
+    # A variable of a Context cannot be unset, so the rest is set in a new one.
+    fresh = contextvars.Context()
+    for variable, value in context.items():
+        if not variable.name.startswith(_FLASK_VARIABLES):
+            fresh.run(variable.set, value)
+    return fresh
