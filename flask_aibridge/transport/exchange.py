@@ -24,7 +24,8 @@ from wsgiref.util import FileWrapper
 
 from .cancellation import Cancellation
 from .pipe import Channel, Doorbell, ReaderGone
-from .workers import Slots, workers
+from . import workers
+from .workers import Slots
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

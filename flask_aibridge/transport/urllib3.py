@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import urllib3
+from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 from urllib3.poolmanager import SSL_KEYWORDS, PoolManager
-from urllib3.response import HTTPResponse
+from urllib3.response import BaseHTTPResponse, HTTPResponse
 from urllib3.util.request import SKIP_HEADER, SKIPPABLE_HEADERS, body_to_chunks
+from urllib3.util.retry import Retry
 from urllib3.util.timeout import Timeout
+from urllib3.util.url import parse_url
 
 from .environ import header_text
 from .exchange import Exchange, Head
@@ -38,8 +41,45 @@ _USER_AGENT: Final = f"python-urllib3/{urllib3.__version__}"
 _POOLS_KNOWN_MAX: Final = 64
 
 
+# URLs asked for before: agents call the same few. Bounded, since queries differ; past the bound it is emptied.
+_ROUTES_KNOWN_MAX: Final = 256
+
+# What a request may come with to be tried without urllib3's preparations for a second one.
+_PLAIN: Final = frozenset(("body", "headers", "retries", "timeout", "preload_content", "decode_content"))
+_WHOLE: Final = (bytes, str, type(None))
+
+
 class WSGIResponse(HTTPResponse):
     """urllib3's response; ``stream()`` hands out what has arrived instead of waiting to fill ``amt`` bytes."""
+
+    def __init__(self, head: Head, body: ResponseBody, request: _Request) -> None:
+        super().__init__(
+            body=cast(Any, body),
+            headers=HTTPHeaderDict(head.headers),
+            status=head.status,
+            version=11,
+            version_string="HTTP/1.1",
+            reason=head.reason,
+            preload_content=False,
+            decode_content=request.decode_content,
+            original_response=cast(Any, body),
+            enforce_content_length=request.enforce_content_length,
+            request_method=request.method,
+            request_url=request.url,
+            sock_shutdown=body.shutdown,
+        )
+        if request.preload_content:
+            self._body = self._preloaded(body)
+
+    def _preloaded(self, body: ResponseBody) -> bytes:
+        if "content-encoding" in self.headers:
+            return self.read(decode_content=self.decode_content)
+        data = body.take_whole()
+        if data is None:
+            return self.read(decode_content=self.decode_content)
+        self._fp_bytes_read = len(data)
+        self.length_remaining = 0
+        return data
 
     def stream(self, amt: int | None = 2**16, decode_content: bool | None = None) -> Generator[bytes, None, None]:
         """Each batch of bytes as it arrives, at most ``amt`` of them at once; never empty."""
@@ -55,6 +95,16 @@ class WSGIResponse(HTTPResponse):
         return not getattr(self._decoder, "has_unconsumed_tail", False)
 
 
+class _Request(NamedTuple):
+    """What the response needs to know of its request."""
+
+    method: str
+    url: str
+    preload_content: bool
+    decode_content: bool
+    enforce_content_length: bool
+
+
 class WSGIConnection:
     """What urllib3 asks of a connection; each request is a call of the app.
 
@@ -67,7 +117,7 @@ class WSGIConnection:
     def __init__(self, mounted: MountedApp, scheme: str, host: str, port: int | None, **options: Any) -> None:
         self.host = host
         self.port = port
-        self.timeout: Any = options.get("timeout", Timeout.DEFAULT_TIMEOUT)
+        self.timeout: float | None = Timeout.resolve_default_timeout(options.get("timeout", Timeout.DEFAULT_TIMEOUT))
         self.blocksize: int = options.get("blocksize", 16384)
         self.source_address = None
         self.socket_options = None
@@ -81,7 +131,7 @@ class WSGIConnection:
         self._origin = mounted.mount.origin(scheme, host, port)
         self._exchange: Exchange | None = None
         self._body: ResponseBody | None = None
-        self._options = ("GET", "/", True, True, True)
+        self._request = _Request("GET", "/", True, True, True)
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(host={self.host!r}, port={self.port!r})"
@@ -122,7 +172,7 @@ class WSGIConnection:
         enforce_content_length: bool = True,
     ) -> None:
         """Call the app in a worker thread, and send it the body. The first four arguments are positional for botocore."""
-        self._options = (method, url, preload_content, decode_content, enforce_content_length)
+        self._request = _Request(method, url, preload_content, decode_content, enforce_content_length)
         pairs, skipped = _header_pairs(headers)
         environ = self._origin.environ(method, url, pairs)
         if "HTTP_ACCEPT_ENCODING" not in environ and "accept-encoding" not in skipped:
@@ -186,10 +236,12 @@ class WSGIConnection:
             raise http.client.ResponseNotReady("getresponse() needs a request() before it.")
         head = _await_head(exchange, self.timeout)
         self._exchange = None
-        method, url, preload, decode, strict = self._options
-        body = ResponseBody(exchange, head, method=method, timeout=self.timeout, strict=strict)
-        self._body = None if preload else body
-        return _response(head, body, method, url, preload, decode, strict)
+        request = self._request
+        strict = request.enforce_content_length
+        body = ResponseBody(exchange, head, method=request.method, timeout=self.timeout, strict=strict)
+        if not request.preload_content:
+            self._body = body
+        return WSGIResponse(head, body, request)
 
 
 def _await_head(exchange: Exchange, timeout: float | None) -> Head:
@@ -198,33 +250,12 @@ def _await_head(exchange: Exchange, timeout: float | None) -> Head:
         while exchange.head is None:
             if channel.ended or channel.abandoned:
                 raise http.client.RemoteDisconnected("The app ended without a response.")
-            if not channel.wait(timeout, promptly=True):
+            if not channel.wait(timeout):
                 raise TimeoutError("timed out")
     except BaseException:
         exchange.cancel()
         raise
     return exchange.head
-
-
-def _response(
-    head: Head, body: ResponseBody, method: str, url: str, preload: bool, decode: bool, strict: bool
-) -> WSGIResponse:
-    response = WSGIResponse(
-        body=cast(Any, body),
-        headers=cast(Any, head.headers),
-        status=head.status,
-        version=11,
-        version_string="HTTP/1.1",
-        reason=head.reason,
-        preload_content=preload,
-        decode_content=decode,
-        original_response=cast(Any, body),
-        enforce_content_length=strict,
-        request_method=method,
-        request_url=url,
-        sock_shutdown=body.shutdown,
-    )
-    return response
 
 
 def _header_pairs(headers: Mapping[str, str] | None) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
@@ -286,6 +317,25 @@ def _limited(parts: Iterable[bytes | str], content_length: str | None) -> Iterab
             yield data
 
 
+class _Attempt:
+    """What came of a first request: a response, or an error that urllib3's retry logic knows."""
+
+    __slots__ = ("error", "response", "retries", "used")
+
+    def __init__(self, retries: Retry, response: WSGIResponse | None, error: Exception | None) -> None:
+        self.retries = retries
+        self.response = response
+        self.error = error
+        self.used = False
+
+    def settled(self) -> WSGIResponse | None:
+        """The response, where no retry or redirect can follow it."""
+        response = self.response
+        if response is not None and 200 <= response.status < 300 and not self.retries.status_forcelist:
+            return response
+        return None
+
+
 class WSGIConnectionPool(HTTPConnectionPool):
     """A pool of connections to one app under one scheme, host and port. It warns of nothing: there is no TLS to miss."""
 
@@ -320,6 +370,78 @@ class WSGIConnectionPool(HTTPConnectionPool):
                 conn.close()
             elif len(self._idle) < self._idle_max:
                 self._idle.append(conn)
+
+    def attempt(
+        self,
+        method: str,
+        target: str,
+        *,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        retries: Retry | bool | int | None = None,
+        timeout: Any = Timeout.DEFAULT_TIMEOUT,
+        preload_content: bool = True,
+        decode_content: bool = True,
+    ) -> _Attempt:
+        """Make a request once, as :meth:`urlopen` would for the first time, and say what came of it."""
+        if retries is None:
+            retries = self.retries or Retry.DEFAULT
+        elif not isinstance(retries, Retry):
+            retries = Retry.from_int(retries, redirect=False)
+        waits = self.timeout if timeout is Timeout.DEFAULT_TIMEOUT else self._get_timeout(timeout)
+        if waits.total is not None:
+            waits = waits.clone()
+            waits.start_connect()
+        conn: WSGIConnection = self._get_conn()
+        try:
+            response = self._exchange(conn, waits, method, target, body, headers, preload_content, decode_content)
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            conn.close()
+            self._put_conn(None)
+            return _Attempt(retries, None, error)
+        except BaseException:
+            conn.close()
+            self._put_conn(None)
+            raise
+        response.retries = retries
+        response._pool = self
+        if preload_content:
+            self._put_conn(conn)
+        else:
+            response._connection = cast(Any, conn)
+        return _Attempt(retries, response, None)
+
+    def _exchange(
+        self,
+        conn: WSGIConnection,
+        waits: Timeout,
+        method: str,
+        target: str,
+        body: bytes | str | None,
+        headers: Mapping[str, str] | None,
+        preload_content: bool,
+        decode_content: bool,
+    ) -> WSGIResponse:
+        self.num_requests += 1
+        conn.timeout = Timeout.resolve_default_timeout(waits.connect_timeout)
+        conn.request(method, target, body, headers, preload_content=preload_content, decode_content=decode_content)
+        conn.timeout = waits.read_timeout
+        if conn.timeout == 0:
+            raise ReadTimeoutError(self, target, f"Read timed out. (read timeout={conn.timeout})")
+        try:
+            return conn.getresponse()
+        except TimeoutError as error:
+            raise ReadTimeoutError(self, target, f"Read timed out. (read timeout={conn.timeout})") from error
+
+    def _make_request(self, conn: Any, method: str, url: str, **options: Any) -> Any:
+        attempt: _Attempt | None = options.pop("attempt", None)
+        if attempt is None or attempt.used:
+            return super()._make_request(conn, method, url, **options)
+        attempt.used = True
+        if attempt.response is None:
+            raise attempt.error or ConnectionError("The attempt had no outcome.")
+        attempt.response.retries = options.get("retries")
+        return attempt.response
 
     def close(self) -> None:
         """Close idle connections and refuse further requests."""
@@ -365,9 +487,61 @@ class WSGIPoolManager(PoolManager):
             max_concurrency=max_concurrency,
         )
         self._known: dict[tuple[str | None, int | None, str | None], HTTPConnectionPool] = {}
+        self._routes: dict[str, tuple[WSGIConnectionPool, str]] = {}
 
     def __reduce__(self) -> Any:
         raise TypeError("A WSGIPoolManager cannot be pickled: its app lives in this process. Make a new one where it is needed.")
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        fields: Any = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        **urlopen_kw: Any,
+    ) -> BaseHTTPResponse:
+        """As :meth:`urllib3.PoolManager.request`."""
+        if fields is not None or json is not None:
+            return super().request(method, url, body, fields, headers, json, **urlopen_kw)
+        if body is not None:
+            urlopen_kw["body"] = body
+        return self.urlopen(method.upper(), url, headers=self.headers if headers is None else headers, **urlopen_kw)
+
+    def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> BaseHTTPResponse:
+        """As :meth:`urllib3.PoolManager.urlopen`.
+
+        The usual case (a URL seen before, a whole body, an answer that nothing follows) is done here, with the same
+        steps but without working everything out anew: half of urllib3's time on a small request. Whatever else comes
+        of the attempt is handed to urllib3's own code, which takes it as that of its first try.
+        """
+        route = self._routes.get(url) or self._find_route(url)
+        if route is None or not (kw.keys() <= _PLAIN and type(kw.get("body")) in _WHOLE):
+            return super().urlopen(method, url, redirect, **kw)
+        pool, target = route
+        if "headers" not in kw:
+            kw["headers"] = self.headers
+        attempt = pool.attempt(method, target, **kw)
+        response = attempt.settled()
+        if response is not None:
+            return response
+        return super().urlopen(method, url, redirect, **{**kw, "headers": HTTPHeaderDict(kw["headers"])}, attempt=attempt)
+
+    def _find_route(self, url: str) -> tuple[WSGIConnectionPool, str] | None:
+        """The pool and the request target of a URL, remembered; ``None`` where urllib3 should say what is wrong."""
+        if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+            return None
+        parsed = parse_url(url)
+        if not parsed.host:
+            return None
+        pool = self.connection_from_host(parsed.host, port=parsed.port, scheme=parsed.scheme)
+        if not isinstance(pool, WSGIConnectionPool) or pool.block:
+            return None
+        if len(self._routes) >= _ROUTES_KNOWN_MAX:
+            self._routes.clear()
+        route = self._routes[url] = (pool, parsed.request_uri)
+        return route
 
     def connection_from_host(
         self,
@@ -401,4 +575,5 @@ class WSGIPoolManager(PoolManager):
     def clear(self) -> None:
         """Forget all pools; exchanges under way go on."""
         self._known.clear()
+        self._routes.clear()
         super().clear()
