@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import http.client
 import logging
 import re
 import sys
@@ -147,6 +148,24 @@ class Exchange:
         except BaseException:
             self._release()
             raise
+
+    def await_head(self, timeout: float | None) -> Head:
+        """The head, as soon as it is committed.
+
+        Raises :exc:`TimeoutError` after ``timeout`` seconds, :exc:`http.client.RemoteDisconnected` where somebody cancelled
+        the exchange meanwhile; it is cancelled then.
+        """
+        channel = self.channel
+        try:
+            while self.head is None:
+                if channel.ended or channel.abandoned:
+                    raise http.client.RemoteDisconnected("The exchange ended without a response.")
+                if not channel.wait(timeout):
+                    raise TimeoutError("timed out")
+        except BaseException:
+            self.cancel()
+            raise
+        return self.head
 
     def cancel(self) -> None:
         """End this exchange alone: the app's next write fails, its cancellation fires now. Any thread, any time."""

@@ -220,9 +220,7 @@ class Channel:
         while self.want_room(lock.release):
             remaining = None if deadline is None else deadline - time.monotonic()
             if not _acquire(lock, remaining):
-                with self._lock:
-                    in_time, self._wake_writer = self._wake_writer is None, None
-                if not in_time:
+                if self.forget_room_wake():
                     return False
                 lock.acquire()
         return True
@@ -236,6 +234,12 @@ class Channel:
                 return False
             self._wake_writer = wake
             return True
+
+    def forget_room_wake(self) -> bool:
+        """Take the producer's wake back; whether it was still there."""
+        with self._lock:
+            wake, self._wake_writer = self._wake_writer, None
+        return wake is not None
 
     def _take_reader_wake(self) -> _Wake | None:
         if self._selectable and not self._signalled and (self._chunks or self._ended):

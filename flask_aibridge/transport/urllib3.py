@@ -234,7 +234,7 @@ class WSGIConnection:
         exchange = self._exchange
         if exchange is None:
             raise http.client.ResponseNotReady("getresponse() needs a request() before it.")
-        head = _await_head(exchange, self.timeout)
+        head = exchange.await_head(self.timeout)
         self._exchange = None
         request = self._request
         strict = request.enforce_content_length
@@ -242,20 +242,6 @@ class WSGIConnection:
         if not request.preload_content:
             self._body = body
         return WSGIResponse(head, body, request)
-
-
-def _await_head(exchange: Exchange, timeout: float | None) -> Head:
-    channel = exchange.channel
-    try:
-        while exchange.head is None:
-            if channel.ended or channel.abandoned:
-                raise http.client.RemoteDisconnected("The app ended without a response.")
-            if not channel.wait(timeout):
-                raise TimeoutError("timed out")
-    except BaseException:
-        exchange.cancel()
-        raise
-    return exchange.head
 
 
 def _header_pairs(headers: Mapping[str, str] | None) -> tuple[list[tuple[str, str]], tuple[str, ...]]:

@@ -1,0 +1,460 @@
+"""What the faces for httpx and httpx2 share: the two libraries have one interface under two names.
+
+The faces stand beside the one for urllib3, on the same exchange. Each names its library once, and everything that a
+client sees (responses, streams, exceptions) is that library's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.client
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, ClassVar, Final
+
+from .exchange import Exchange, Head
+from .mounted import MountedApp
+from .pipe import Channel, Doorbell, ReaderGone
+from .request_body import InMemoryInput, StreamedInput
+from .response_body import ResponseBody
+from .urllib3 import WSGIPoolManager
+
+__all__ = ["AsyncFace", "SyncFace"]
+
+# Hosts seen before. Bounded, since every host is served; past the bound it is emptied.
+_ORIGINS_KNOWN_MAX: Final = 64
+
+
+class _Face:
+    """What the sync and the async face share: from their library's request to an environ, from a head to a response."""
+
+    library: ClassVar[Any]
+
+    def __init__(self, manager: WSGIPoolManager) -> None:
+        if not isinstance(manager, WSGIPoolManager):
+            raise TypeError(
+                f"{type(self).__name__} takes a WSGIPoolManager, not {type(manager).__name__}: "
+                "pass what transport_for() returned, or WSGIPoolManager(app)."
+            )
+        self._mounted: MountedApp = manager.mounted
+        self._origins: dict[tuple[str, bytes, int | None], Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__name__} to {self._mounted.app!r}>"
+
+    def _environ(self, request: Any) -> dict[str, Any]:
+        url = request.url
+        key = (url.scheme, url.raw_host, url.port)
+        origin = self._origins.get(key)
+        if origin is None:
+            if len(self._origins) >= _ORIGINS_KNOWN_MAX:
+                self._origins.clear()
+            origin = self._mounted.mount.origin(url.scheme, url.raw_host.decode("ascii"), url.port)
+            self._origins[key] = origin
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+        try:
+            environ: dict[str, Any] = origin.environ(request.method, url.raw_path.decode("ascii"), pairs)
+        except ValueError as error:
+            raise self.library.LocalProtocolError(str(error)) from error
+        return environ
+
+    def _content(self, request: Any) -> bytes | None:
+        """The request's body, where it is there as a whole."""
+        try:
+            content: bytes = request.content
+        except self.library.RequestNotRead:
+            return None
+        return content
+
+    def _begin(self, environ: dict[str, Any], request_body: InMemoryInput | StreamedInput) -> Exchange:
+        """Start an exchange; a slot has been taken for it."""
+        exchange = Exchange(self._mounted.app, environ, request_body)
+        try:
+            exchange.start(self._mounted.slots)
+        except RuntimeError as error:
+            raise self.library.ConnectError(f"Failed to establish a new connection: {error}") from error
+        return exchange
+
+    def _no_slot(self, timeout: float | None) -> Exception:
+        error: Exception = self.library.ConnectTimeout(
+            f"All {self._mounted.slots.limit} concurrent calls were taken for {timeout} seconds. Raise max_concurrency?"
+        )
+        return error
+
+    def _no_head(self, error: Exception) -> Exception:
+        mapped: Exception
+        if isinstance(error, TimeoutError):
+            mapped = self.library.ReadTimeout("The app sent no response in time.")
+        else:
+            mapped = self.library.RemoteProtocolError("The app ended without a response.")
+        return mapped
+
+    def _broken(self, error: Exception) -> Exception:
+        mapped: Exception
+        if isinstance(error, TimeoutError):
+            mapped = self.library.ReadTimeout("The app sent nothing more in time.")
+        else:
+            mapped = self.library.RemoteProtocolError(
+                "peer closed connection without sending complete message body (incomplete read)"
+            )
+        return mapped
+
+    def _response(self, head: Head, stream: Any) -> Any:
+        return self.library.Response(
+            head.status,
+            headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers],
+            stream=stream,
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": head.reason.encode("latin-1")},
+        )
+
+
+class SyncFace(_Face):
+    """A transport for the library's ``Client``."""
+
+    stream_type: ClassVar[Callable[[SyncBody], Any]]
+
+    def handle_request(self, request: Any) -> Any:
+        """Call the app; returns the library's response as soon as its head is committed.
+
+        Raises the library's ``ConnectTimeout`` (no free slot), ``ConnectError`` (no thread), ``ReadTimeout`` (no head in time),
+        ``LocalProtocolError`` (a request that could not be sent).
+        """
+        timeouts = request.extensions.get("timeout", {})
+        environ = self._environ(request)
+        content = self._content(request)
+        slots = self._mounted.slots
+        if not slots.try_take() and not slots.take(timeouts.get("connect")):
+            raise self._no_slot(timeouts.get("connect"))
+        if content is not None:
+            exchange = self._begin(environ, InMemoryInput(content))
+        else:
+            exchange = self._begin_and_send(environ, request.stream, timeouts.get("write"))
+        read_timeout = timeouts.get("read")
+        try:
+            head = exchange.await_head(read_timeout)
+        except (TimeoutError, http.client.RemoteDisconnected) as error:
+            raise self._no_head(error) from error
+        body = ResponseBody(exchange, head, method=request.method, timeout=read_timeout, strict=True)
+        return self._response(head, self.stream_type(SyncBody(body, self._broken)))
+
+    def _begin_and_send(self, environ: dict[str, Any], parts: Iterator[bytes], timeout: float | None) -> Exchange:
+        channel = Channel()
+        exchange = self._begin(environ, StreamedInput(channel))
+        try:
+            for part in parts:
+                if part:
+                    channel.put(part, timeout=timeout)
+        except ReaderGone:
+            return exchange  # the app has answered without reading all of it, as it may
+        except BaseException as error:
+            channel.end(error=error)
+            exchange.cancel()
+            if isinstance(error, TimeoutError):
+                raise self.library.WriteTimeout("The app did not read the request body in time.") from error
+            raise
+        channel.end()
+        return exchange
+
+    def close(self) -> None:
+        """Nothing to close: exchanges belong to their responses."""
+
+
+class SyncBody:
+    """A response body as the library iterates it: what has arrived, as it arrives."""
+
+    def __init__(self, body: ResponseBody, broken: Callable[[Exception], Exception]) -> None:
+        self._body = body
+        self._broken = broken
+
+    def __iter__(self) -> Iterator[bytes]:
+        read1 = self._body.read1
+        try:
+            while data := read1():
+                yield data
+        except (TimeoutError, http.client.IncompleteRead) as error:
+            raise self._broken(error) from error
+
+    def close(self) -> None:
+        """Stop reading; before the end, this cancels the exchange."""
+        self._body.close()
+
+
+class AsyncFace(_Face):
+    """A transport for the library's ``AsyncClient``, on asyncio or trio. No thread waits for a body."""
+
+    stream_type: ClassVar[Callable[[AsyncBody], Any]]
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Call the app; returns the library's response as soon as its head is committed; see :meth:`SyncFace.handle_request`.
+
+        Cancelling the task cancels the exchange.
+        """
+        timeouts = request.extensions.get("timeout", {})
+        environ = self._environ(request)
+        content = self._content(request)
+        connect_timeout = timeouts.get("connect")
+        if not await _take_slot(self._mounted, connect_timeout):
+            raise self._no_slot(connect_timeout)
+        if content is not None:
+            exchange = self._begin(environ, InMemoryInput(content))
+        else:
+            exchange = await self._begin_and_send(environ, request.stream, timeouts.get("write"))
+        body = AsyncBody(exchange, timeouts.get("read"), self._broken)
+        try:
+            head = await body.await_head()
+        except (TimeoutError, http.client.RemoteDisconnected) as error:
+            raise self._no_head(error) from error
+        return self._response(head, self.stream_type(body))
+
+    async def _begin_and_send(
+        self, environ: dict[str, Any], parts: AsyncIterator[bytes], timeout: float | None
+    ) -> Exchange:
+        channel = Channel()
+        exchange = self._begin(environ, StreamedInput(channel))
+        sleeper = _sleeper()
+        try:
+            async for part in parts:
+                if part:
+                    channel.put(part, hold=False)
+                    while await sleeper.sleep(channel.want_room, channel.forget_room_wake, timeout):
+                        pass
+        except ReaderGone:
+            return exchange
+        except BaseException as error:
+            channel.end(error=error)
+            exchange.cancel()
+            if isinstance(error, TimeoutError):
+                raise self.library.WriteTimeout("The app did not read the request body in time.") from error
+            raise
+        channel.end()
+        return exchange
+
+    async def aclose(self) -> None:
+        """Nothing to close: exchanges belong to their responses."""
+
+
+class AsyncBody:
+    """A response body as the library iterates it, in a task: what has arrived, as it arrives."""
+
+    def __init__(self, exchange: Exchange, timeout: float | None, broken: Callable[[Exception], Exception]) -> None:
+        self._exchange: Exchange | None = exchange
+        self._timeout = timeout
+        self._broken = broken
+        self._sleeper = _sleeper()
+        self._left: int | None = None
+
+    def __del__(self) -> None:
+        exchange = getattr(self, "_exchange", None)
+        if exchange is not None:
+            exchange.cancel()
+
+    async def await_head(self) -> Head:
+        """The head, within the read timeout. Raises :exc:`TimeoutError`, :exc:`http.client.RemoteDisconnected`."""
+        exchange = self._exchange
+        if exchange is None:
+            raise http.client.RemoteDisconnected("The response is closed.")
+        channel = exchange.channel
+        try:
+            while exchange.head is None:
+                if channel.ended or channel.abandoned:
+                    raise http.client.RemoteDisconnected("The app ended without a response.")
+                await self._sleeper.sleep(channel.want_news, channel.forget_wake, self._timeout)
+        except BaseException:
+            self.close()
+            raise
+        self._left = exchange.head.length
+        if self._left == 0:
+            self._exchange = None
+        return exchange.head
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while data := await self._next():
+                yield data
+        except (TimeoutError, http.client.IncompleteRead) as error:
+            raise self._broken(error) from error
+
+    async def _next(self) -> bytes:
+        while (exchange := self._exchange) is not None:
+            channel = exchange.channel
+            if data := channel.take():
+                if self._left is not None:
+                    self._left -= len(data)
+                    if not self._left:
+                        self._exchange = None
+                return data
+            if channel.drained or channel.abandoned:
+                self._exchange = None
+                if channel.error is not None:
+                    raise http.client.IncompleteRead(b"", self._left) from channel.error
+                return b""
+            try:
+                await self._sleeper.sleep(channel.want_news, channel.forget_wake, self._timeout)
+            except BaseException:
+                self.close()
+                raise
+        return b""
+
+    def close(self) -> None:
+        """Stop reading; before the end, this cancels the exchange."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`."""
+        self.close()
+
+
+_Wake = Callable[[], object]
+
+
+class _LoopSleeper:
+    """Sleeps in a task of an asyncio loop; woken by any thread.
+
+    All sleepers of a loop share one alarm: under load, many are woken by one call of ``call_soon_threadsafe``. The timeout
+    is one timer for a whole body, moved on lazily, since a read timeout is set for every event and hardly ever expires.
+    """
+
+    __slots__ = ("_alarm", "_deadline", "_future", "_loop", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._alarm = _alarm_of(loop)
+        self._future: asyncio.Future[bool] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def sleep(self, want: Callable[[_Wake], bool], forget: Callable[[], bool], timeout: float | None) -> bool:
+        """Whether it had to sleep: until woken, by what ``want`` registers. Raises :exc:`TimeoutError`."""
+        future = self._loop.create_future()
+        if not want(functools.partial(self._alarm.ring, future)):
+            return False
+        self._future = future
+        if timeout is not None:
+            self._deadline = self._loop.time() + timeout
+            if self._timer is None:
+                self._timer = self._loop.call_later(timeout, self._expire)
+        try:
+            if not await future:
+                raise TimeoutError("timed out")
+        finally:
+            self._future = None
+            forget()
+        return True
+
+    def _expire(self) -> None:
+        self._timer = None
+        future = self._future
+        if future is None or future.done():
+            return
+        remaining = self._deadline - self._loop.time()
+        if remaining > 0:
+            self._timer = self._loop.call_later(remaining, self._expire)
+        else:
+            future.set_result(False)
+
+    def __del__(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class _Alarm:
+    """Wakes futures of one loop from other threads, as many as have come together at once."""
+
+    __slots__ = ("__weakref__", "_loop", "_ready", "_set")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._ready: deque[asyncio.Future[bool]] = deque()
+        self._set = False
+
+    def ring(self, future: asyncio.Future[bool]) -> None:
+        """Wake one sleeper; from any thread."""
+        self._ready.append(future)
+        if self._set:
+            return  # the loop has not come round to it yet, and will find this one too
+        self._set = True
+        loop = self._loop()
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._wake_all)
+            except RuntimeError:  # the loop is closed: nobody sleeps in it any more
+                self._ready.clear()
+
+    def _wake_all(self) -> None:
+        self._set = False  # before looking, so that whoever comes now sets it again
+        ready = self._ready
+        while ready:
+            future = ready.popleft()
+            if not future.done():
+                future.set_result(True)
+
+
+_alarms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = weakref.WeakKeyDictionary()
+
+
+def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
+    alarm = _alarms.get(loop)
+    if alarm is None:
+        alarm = _alarms.setdefault(loop, _Alarm(loop))
+    return alarm
+
+
+class _DoorbellSleeper:
+    """Sleeps in a task of any other loop that anyio knows: on a pipe, which costs two descriptors while it sleeps."""
+
+    __slots__ = ()
+
+    async def sleep(self, want: Callable[[_Wake], bool], forget: Callable[[], bool], timeout: float | None) -> bool:
+        """As :meth:`_LoopSleeper.sleep`."""
+        import anyio
+
+        doorbell = Doorbell()
+        rung = False
+        try:
+            if not want(doorbell.ring):
+                return False
+            try:
+                with anyio.fail_after(timeout):
+                    await anyio.wait_readable(doorbell.fileno())
+                rung = True
+            finally:
+                if not rung and not forget():
+                    doorbell.answer()  # a ring is on its way, and must not outlive the descriptor
+            return True
+        finally:
+            doorbell.close()
+
+
+def _sleeper() -> _LoopSleeper | _DoorbellSleeper:
+    try:
+        return _LoopSleeper(asyncio.get_running_loop())
+    except RuntimeError:
+        return _DoorbellSleeper()
+
+
+async def _take_slot(mounted: MountedApp, timeout: float | None) -> bool:
+    slots = mounted.slots
+    if slots.try_take():
+        return True
+    waiting: list[_Wake] = []
+
+    def want(wake: _Wake) -> bool:
+        waiting.append(wake)
+        return slots.want(wake)
+
+    def forget() -> bool:
+        return slots.give_up(waiting[0])
+
+    try:
+        await _sleeper().sleep(want, lambda: True, timeout)
+    except BaseException as error:
+        if not forget():
+            slots.give_back()  # granted in the same moment
+        if isinstance(error, TimeoutError):
+            return False
+        raise
+    return True
