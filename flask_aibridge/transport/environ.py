@@ -26,23 +26,20 @@ _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 # Names seen so far → environ key. Bounded, since callers may invent names: past the bound a name is worked out anew.
 _KNOWN_NAMES_MAX: Final = 1024
-_known_names: dict[str, str | None] = {}
+_known_names: dict[str | bytes, str | None] = {}
 
 
-def environ_key(name: str) -> str | None:
+def environ_key(name: str | bytes) -> str | None:
     """The environ key of a header, or ``None`` for one that is left out because it has an underscore.
 
     ``X_User`` and ``X-User`` would share a key, so an underscore is a way to forge a header that a proxy sets;
     gunicorn, waitress and werkzeug leave such headers out as well. Raises :exc:`ValueError` for what is no token.
     """
-    try:
-        return _known_names[name]
-    except KeyError:
-        pass
-    if not _is_token(name):
-        raise ValueError(f"Invalid header name {name!r}: use letters, digits and hyphens (RFC 9110 section 5.1).")
-    key: str | None = name.upper().replace("-", "_")
-    if "_" in name:
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    if not _is_token(text):
+        raise ValueError(f"Invalid header name {text!r}: use letters, digits and hyphens (RFC 9110 section 5.1).")
+    key: str | None = text.upper().replace("-", "_")
+    if "_" in text:
         key = None
     elif key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         key = f"HTTP_{key}"
@@ -118,11 +115,13 @@ class Origin:
         self._fixed = mount.fixed()
         self._fixed.update({"SERVER_NAME": bare, "SERVER_PORT": server_port, "wsgi.url_scheme": scheme})
 
-    def environ(self, method: str, target: str, headers: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    def environ(
+        self, method: str, target: str, headers: Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
+    ) -> dict[str, Any]:
         """The environ of one request, but for ``wsgi.input`` and ``wsgi.errors``.
 
         ``target`` is the request target as it would stand in the request line: percent-encoded, with its query,
-        in origin or absolute form. ``headers`` are pairs of text; of repeated ones the values are joined as RFC 9110
+        in origin or absolute form. ``headers`` are pairs of text, or of latin-1 bytes; of repeated ones the values are joined as RFC 9110
         section 5.3 says. Raises :exc:`ValueError` for a method, target, name or value that could not be sent.
         """
         if not _is_token(method):
@@ -160,28 +159,42 @@ class Origin:
         return (path if path.startswith("/") else "/" + path), authority.rpartition("@")[2]
 
     @staticmethod
-    def _add_headers(environ: dict[str, Any], headers: Iterable[tuple[str, str]]) -> None:
-        for name, value in headers:
-            if _illegal_in_value(value):
+    def _add_headers(
+        environ: dict[str, Any], headers: Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        known = _known_names
+        for name, content in headers:
+            key = known[name] if name in known else environ_key(name)
+            value = content.decode("latin-1") if type(content) is bytes else content
+            if not value.isprintable() and _illegal_in_value(value):
                 raise ValueError(
-                    f"Invalid value of header {name!r}: it must be latin-1 text without CR, LF or NUL (RFC 9110 section 5.5)."
+                    f"Invalid value of header {name!r}: it must be latin-1 text without CR, LF or NUL "
+                    "(RFC 9110 section 5.5)."
                 )
-            key = environ_key(name)
+            if not value.isascii() and _illegal_in_value(value):
+                raise ValueError(f"Invalid value of header {name!r}: it must be latin-1 text (PEP 3333).")
             if key is None:
                 continue
-            if key not in environ:
-                environ[key] = value.strip(" \t") if value[:1] in _BLANK or value[-1:] in _BLANK else value
-            elif key == "CONTENT_LENGTH":
-                if environ[key] != value.strip():
-                    raise ValueError("The request has two Content-Length headers that differ; send one.")
-            else:
-                environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + value.strip(" \t")
+            if value[:1] in _BLANK or value[-1:] in _BLANK:
+                value = value.strip(" \t")
+            environ[key] = value if key not in environ else _merged(key, environ[key], value)
         length = environ.get("CONTENT_LENGTH")
         if length is not None:
             if "HTTP_TRANSFER_ENCODING" in environ:
                 del environ["CONTENT_LENGTH"]  # RFC 9112 section 6.3: Transfer-Encoding overrides it
             elif not (length.isascii() and length.isdigit()):
                 raise ValueError(f"Content-Length must be a number of bytes, not {length!r}.")
+
+
+def _merged(key: str, first: str, second: str) -> str:
+    """Two values of one header as one (RFC 9110 section 5.3; cookies: RFC 6265 section 5.4)."""
+    if key == "CONTENT_LENGTH":
+        if first != second:
+            raise ValueError("The request has two Content-Length headers that differ; send one.")
+        return first
+    if key == "CONTENT_TYPE":
+        return second
+    return f"{first}; {second}" if key == "HTTP_COOKIE" else f"{first},{second}"
 
 
 _BLANK: Final = ("", " ", "\t")

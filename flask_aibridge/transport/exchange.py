@@ -63,6 +63,9 @@ _HOP_BY_HOP: Final = frozenset(
 _KNOWN_NAMES_MAX: Final = 1024
 _known_names: dict[str, tuple[str, bool]] = {}
 
+# Content types seen before, as sent: every response has one, and there are few. The same bound.
+_known_headers: set[tuple[str, str]] = set()
+
 # Where no body is sent (HEAD, 204, 304) the iterable is run all the same, for its side effects, but nobody's leaving
 # would ever end an endless one. Seconds that it gets.
 BODILESS_SECONDS: Final = 10.0
@@ -97,34 +100,23 @@ class Exchange:
     head is there; without one it must ask :attr:`channel` for news by itself.
     """
 
-    __slots__ = (
-        "_app",
-        "_bodiless",
-        "_bodiless_until",
-        "_environ",
-        "_input",
-        "_pending",
-        "_remaining",
-        "_slots",
-        "cancellation",
-        "channel",
-        "head",
-    )
+    # Defaults live in the class, as in Channel.
+    head: Head | None = None
+    _pending: tuple[int, str, _Headers, int | None] | None = None
+    _remaining: int | None = None  # bytes that the Content-Length still promises
+    _streaming = False  # the head is committed, and there is no Content-Length to keep
+    _bodiless_until = 0.0
+    _slots: Slots | None = None
 
     def __init__(
         self, app: WSGIApplication, environ: dict[str, Any], request_body: Input, doorbell: Doorbell | None = None
     ) -> None:
         self.cancellation = Cancellation()
         self.channel = Channel(doorbell)
-        self.head: Head | None = None
         self._app: WSGIApplication | None = app
         self._environ: dict[str, Any] | None = environ
         self._input: Input | None = request_body
-        self._pending: tuple[int, str, _Headers, int | None] | None = None
-        self._remaining: int | None = None
         self._bodiless = environ["REQUEST_METHOD"] == "HEAD"
-        self._bodiless_until = 0.0
-        self._slots: Slots | None = None
         environ["wsgi.input"] = request_body
         environ["wsgi.errors"] = sys.stderr
         environ["wsgi.file_wrapper"] = FileWrapper
@@ -166,6 +158,15 @@ class Exchange:
             self.cancel()
             raise
         return self.head
+
+    def whole_body(self) -> bytes | None:
+        """The body, where all of it has arrived and nothing is wrong with it; else ``None``, and nothing is taken."""
+        channel = self.channel
+        if not channel.ended or channel.error is not None:
+            return None
+        data = channel.take()
+        channel.close_doorbell()
+        return data
 
     def cancel(self) -> None:
         """End this exchange alone: the app's next write fails, its cancellation fires now. Any thread, any time."""
@@ -265,20 +266,27 @@ class Exchange:
                 headers = [header for header in headers if header[0].lower() != "content-length"]
         if self._bodiless:
             self._bodiless_until = time.monotonic() + BODILESS_SECONDS
+        self._streaming = length is None and not self._bodiless
         self._remaining = None if self._bodiless else length
         self.head = Head(status, reason, headers, 0 if self._bodiless else length)
 
     def _send_all(self, body: Iterable[bytes]) -> None:
         if isinstance(body, (bytes, str)) or not (hasattr(body, "__iter__") or hasattr(body, "__getitem__")):
             raise AssertionError(f"The app returned {type(body).__name__}; it must return an iterable of bytes (PEP 3333).")
+        channel = self.channel
+        put = channel.put
         for chunk in body:
-            _check_chunk(chunk)
-            if chunk:
+            if type(chunk) is not bytes:
+                _check_chunk(chunk)
+            if not chunk:
+                if channel._abandoned:
+                    raise ReaderGone
+            elif self._streaming:
+                put(chunk)
+            else:
                 if self.head is None:
                     self._commit()
                 self._send(chunk)
-            elif self.channel.abandoned:
-                raise ReaderGone
 
     def _send(self, data: bytes) -> None:
         remaining = self._remaining
@@ -385,6 +393,12 @@ def _checked_headers(headers: _Headers) -> tuple[_Headers, int | None]:
     kept: _Headers = []
     length: int | None = None
     for header in headers:
+        try:
+            if header in _known_headers:
+                kept.append(header)
+                continue
+        except TypeError:  # unhashable, so certainly not a tuple of two strings
+            pass
         if type(header) is not tuple or len(header) != 2:
             raise AssertionError(f"A header must be a tuple of name and value, not {header!r} (PEP 3333).")
         name, value = header
@@ -402,7 +416,10 @@ def _checked_headers(headers: _Headers) -> tuple[_Headers, int | None]:
                 if previous != length:
                     raise AssertionError("The app sent two Content-Length headers that differ (RFC 9110 section 8.6).")
                 continue
-        kept.append((name, value.strip(" \t")))
+        header = (name, value.strip(" \t"))
+        kept.append(header)
+        if lower == "content-type" and len(_known_headers) < _KNOWN_NAMES_MAX and type(name) is type(value) is str:
+            _known_headers.add(header)
     return kept, length
 
 

@@ -53,9 +53,8 @@ class _Face:
                 self._origins.clear()
             origin = self._mounted.mount.origin(url.scheme, url.raw_host.decode("ascii"), url.port)
             self._origins[key] = origin
-        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         try:
-            environ: dict[str, Any] = origin.environ(request.method, url.raw_path.decode("ascii"), pairs)
+            environ: dict[str, Any] = origin.environ(request.method, url.raw_path.decode("ascii"), request.headers.raw)
         except ValueError as error:
             raise self.library.LocalProtocolError(str(error)) from error
         return environ
@@ -136,6 +135,9 @@ class SyncFace(_Face):
             head = exchange.await_head(read_timeout)
         except (TimeoutError, http.client.RemoteDisconnected) as error:
             raise self._no_head(error) from error
+        whole = exchange.whole_body()
+        if whole is not None:
+            return self._response(head, self.library.ByteStream(whole))
         body = ResponseBody(exchange, head, method=request.method, timeout=read_timeout, strict=True)
         return self._response(head, self.stream_type(SyncBody(body, self._broken)))
 
@@ -206,7 +208,8 @@ class AsyncFace(_Face):
             head = await body.await_head()
         except (TimeoutError, http.client.RemoteDisconnected) as error:
             raise self._no_head(error) from error
-        return self._response(head, self.stream_type(body))
+        whole = exchange.whole_body()
+        return self._response(head, self.stream_type(body) if whole is None else self.library.ByteStream(whole))
 
     async def _begin_and_send(
         self, environ: dict[str, Any], parts: AsyncIterator[bytes], timeout: float | None

@@ -123,23 +123,18 @@ class Channel:
     :meth:`abandon`. ``doorbell`` is what :meth:`fileno` hands out; without one it makes its own when first asked.
     """
 
-    __slots__ = (
-        "_abandoned",
-        "_chunks",
-        "_doorbell",
-        "_ended",
-        "_era",
-        "_error",
-        "_lock",
-        "_news",
-        "_reader_lock",
-        "_room_lock",
-        "_selectable",
-        "_signalled",
-        "_size",
-        "_wake_reader",
-        "_wake_writer",
-    )
+    # Defaults live in the class: most exchanges never need most of these, and a small one should not pay for them.
+    _size = 0
+    _ended = False
+    _error: BaseException | None = None
+    _abandoned = False
+    _news = False
+    _selectable = False
+    _signalled = False
+    _wake_reader: _Wake | None = None
+    _wake_writer: _Wake | None = None
+    _reader_lock: threading.Lock | None = None
+    _room_lock: threading.Lock | None = None
 
     def __init__(self, doorbell: Doorbell | None = None) -> None:
         # Reentrant, because a response may be given up by the garbage collector in the very thread, and between
@@ -147,18 +142,7 @@ class Channel:
         self._lock = threading.RLock()
         self._era = _era
         self._chunks: deque[bytes] = deque()
-        self._size = 0
-        self._ended = False
-        self._error: BaseException | None = None
-        self._abandoned = False
-        self._news = False
         self._doorbell = doorbell
-        self._selectable = False
-        self._signalled = False
-        self._wake_reader: _Wake | None = None
-        self._wake_writer: _Wake | None = None
-        self._reader_lock: threading.Lock | None = None
-        self._room_lock: threading.Lock | None = None
 
     def __repr__(self) -> str:
         state = "abandoned" if self._abandoned else "ended" if self._ended else "open"
@@ -181,19 +165,22 @@ class Channel:
             if self._abandoned:
                 raise ReaderGone
             self._chunks.append(data)
-            self._size += len(data)
-            full = hold and self._size >= HIGH_WATER
-            wake = self._take_reader_wake()
+            size = self._size = self._size + len(data)
+            wake = self._wake_reader
+            if wake is not None:
+                self._wake_reader = None
+            if self._selectable:
+                self._signal()
         if wake is not None:
             wake()
-        if full and not self.wait_for_room(timeout):
+        if size >= HIGH_WATER and hold and not self.wait_for_room(timeout):
             raise TimeoutError("timed out")
 
     def announce(self) -> None:
         """Wake the reader though there are no bytes for it yet."""
         with self._lock:
             self._news = True
-            wake = self._take_reader_wake()
+            wake, self._wake_reader = self._wake_reader, None
         if wake is not None:
             wake()
 
@@ -207,7 +194,9 @@ class Channel:
                 self._size += len(data)
             self._ended = True
             self._error = error
-            wake = self._take_reader_wake()
+            wake, self._wake_reader = self._wake_reader, None
+            if self._selectable:
+                self._signal()
         if wake is not None:
             wake()
 
@@ -241,12 +230,6 @@ class Channel:
             wake, self._wake_writer = self._wake_writer, None
         return wake is not None
 
-    def _take_reader_wake(self) -> _Wake | None:
-        if self._selectable and not self._signalled and (self._chunks or self._ended):
-            self._signal()
-        wake, self._wake_reader = self._wake_reader, None
-        return wake
-
     # The reader's side
 
     @property
@@ -277,9 +260,12 @@ class Channel:
             if not self._chunks:
                 return b""
             data = self._pop(limit)
-            wake: _Wake | None = None
-            if self._wake_writer is not None and self._size < HIGH_WATER:
-                wake, self._wake_writer = self._wake_writer, None
+            wake = self._wake_writer
+            if wake is not None:
+                if self._size < HIGH_WATER:
+                    self._wake_writer = None
+                else:
+                    wake = None
             if self._signalled and not self._chunks and not self._ended:
                 self._silence()
         if wake is not None:
@@ -363,7 +349,7 @@ class Channel:
             return self._doorbell.fileno()
 
     def _signal(self) -> None:
-        if self._doorbell is not None:
+        if not self._signalled and self._doorbell is not None:
             self._signalled = True
             self._doorbell.ring()
 

@@ -71,13 +71,11 @@ class ResponseBody:
 
     def take_whole(self) -> bytes | None:
         """All of it, if it has all arrived and nothing is wrong with it; else ``None``, and nothing is taken."""
-        channel = self._channel
         if self._exchange is None:
             return b""
-        if not channel.ended or channel.error is not None:
-            return None
-        data = channel.take()
-        self._finish()
+        data = self._exchange.whole_body()
+        if data is not None:
+            self._exchange = None
         return data
 
     def read(self, amount: int | None = None) -> bytes:

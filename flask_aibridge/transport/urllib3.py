@@ -8,6 +8,7 @@ time → ``ReadTimeoutError``; a body that breaks off → ``ProtocolError``.
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -21,7 +22,6 @@ from urllib3.response import BaseHTTPResponse, HTTPResponse
 from urllib3.util.request import SKIP_HEADER, SKIPPABLE_HEADERS, body_to_chunks
 from urllib3.util.retry import Retry
 from urllib3.util.timeout import Timeout
-from urllib3.util.url import parse_url
 
 from .environ import header_text
 from .exchange import Exchange, Head
@@ -41,8 +41,12 @@ _USER_AGENT: Final = f"python-urllib3/{urllib3.__version__}"
 _POOLS_KNOWN_MAX: Final = 64
 
 
-# URLs asked for before: agents call the same few. Bounded, since queries differ; past the bound it is emptied.
-_ROUTES_KNOWN_MAX: Final = 256
+# A URL that urllib3.util.parse_url() would leave as it is: nothing to encode, to lower, or to resolve ("/." is the start
+# of a dot segment). Most are; whatever else looks different is left to urllib3.
+_is_normal_url = re.compile(
+    r"(https?)://([a-z0-9][a-z0-9.-]*)(?::([1-9][0-9]{0,4}))?"
+    r"((?:/(?!\.)[A-Za-z0-9_~!$&'()*+,;=:@.-]*)*)(\?[A-Za-z0-9_~!$&'()*+,;=:@./?-]*)?"
+).fullmatch
 
 # What a request may come with to be tried without urllib3's preparations for a second one.
 _PLAIN: Final = frozenset(("body", "headers", "retries", "timeout", "preload_content", "decode_content"))
@@ -473,7 +477,6 @@ class WSGIPoolManager(PoolManager):
             max_concurrency=max_concurrency,
         )
         self._known: dict[tuple[str | None, int | None, str | None], HTTPConnectionPool] = {}
-        self._routes: dict[str, tuple[WSGIConnectionPool, str]] = {}
 
     def __reduce__(self) -> Any:
         raise TypeError("A WSGIPoolManager cannot be pickled: its app lives in this process. Make a new one where it is needed.")
@@ -502,32 +505,23 @@ class WSGIPoolManager(PoolManager):
         steps but without working everything out anew: half of urllib3's time on a small request. Whatever else comes
         of the attempt is handed to urllib3's own code, which takes it as that of its first try.
         """
-        route = self._routes.get(url) or self._find_route(url)
-        if route is None or not (kw.keys() <= _PLAIN and type(kw.get("body")) in _WHOLE):
+        if not (kw.keys() <= _PLAIN and type(kw.get("body")) in _WHOLE):
             return super().urlopen(method, url, redirect, **kw)
-        pool, target = route
+        match = _is_normal_url(url)
+        if match is None:
+            return super().urlopen(method, url, redirect, **kw)
+        scheme, host, port, path, query = match.groups()
+        pool = self.connection_from_host(host, None if port is None else int(port), scheme)
+        if pool.block or not isinstance(pool, WSGIConnectionPool):
+            return super().urlopen(method, url, redirect, **kw)
         if "headers" not in kw:
             kw["headers"] = self.headers
-        attempt = pool.attempt(method, target, **kw)
+        attempt = pool.attempt(method, (path or "/") + (query or ""), **kw)
         response = attempt.settled()
         if response is not None:
             return response
-        return super().urlopen(method, url, redirect, **{**kw, "headers": HTTPHeaderDict(kw["headers"])}, attempt=attempt)
-
-    def _find_route(self, url: str) -> tuple[WSGIConnectionPool, str] | None:
-        """The pool and the request target of a URL, remembered; ``None`` where urllib3 should say what is wrong."""
-        if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
-            return None
-        parsed = parse_url(url)
-        if not parsed.host:
-            return None
-        pool = self.connection_from_host(parsed.host, port=parsed.port, scheme=parsed.scheme)
-        if not isinstance(pool, WSGIConnectionPool) or pool.block:
-            return None
-        if len(self._routes) >= _ROUTES_KNOWN_MAX:
-            self._routes.clear()
-        route = self._routes[url] = (pool, parsed.request_uri)
-        return route
+        kw["headers"] = HTTPHeaderDict(kw["headers"])
+        return super().urlopen(method, url, redirect, **kw, attempt=attempt)
 
     def connection_from_host(
         self,
@@ -561,5 +555,4 @@ class WSGIPoolManager(PoolManager):
     def clear(self) -> None:
         """Forget all pools; exchanges under way go on."""
         self._known.clear()
-        self._routes.clear()
         super().clear()

@@ -85,9 +85,9 @@ class _Worker:
 
     def _lead(self, doorbell: Doorbell) -> bool:
         owner = self._owner
-        if doorbell.wait(IDLE_SECONDS) or not owner.retire(self):
+        if doorbell.wait(IDLE_SECONDS) or not owner.retire(self, doorbell):
             doorbell.answer()
-            owner.follow(self)
+            owner.vacancy.append(doorbell)  # another may lead
             return True
         return False
 
@@ -103,11 +103,10 @@ class Workers:
 
     def __init__(self) -> None:
         self.followers: list[_Worker] = []
-        self._callable: list[_Worker] = []  # the leader, until it is called
-        self._leader: _Worker | None = None
-        self._doorbell: Doorbell | None = None
+        self._callable: list[tuple[_Worker, Doorbell]] = []  # the leader, until it is called
+        # One item while nobody leads: the doorbell, or None where it is still to be made. Taking it is taking the lead.
+        self.vacancy: list[Doorbell | None] = [None]
         self._numbers = itertools.count(1)
-        self._lock = threading.RLock()
         self.lock_type = threading.Lock
 
     def run(self, task: Callable[[], object]) -> None:
@@ -116,12 +115,12 @@ class Workers:
         Raises :exc:`RuntimeError` where no thread can be started; ``task`` was not called then.
         """
         try:
-            leader = self._callable.pop()
+            leader, doorbell = self._callable.pop()
         except IndexError:
             self._run_without_leader(task)
         else:
             leader.task = task
-            self._doorbell.ring()  # type: ignore[union-attr]  # a callable leader sleeps on it
+            doorbell.ring()
 
     def _run_without_leader(self, task: Callable[[], object]) -> None:
         try:
@@ -135,36 +134,28 @@ class Workers:
 
     def lead(self, worker: _Worker) -> Doorbell | None:
         """Make an idle worker the leader, if there is none: the doorbell for it to sleep on."""
-        if self._leader is not None:
+        try:
+            doorbell = self.vacancy.pop()
+        except IndexError:
             return None
-        with self._lock:
-            if self._leader is not None:
-                return None
-            if self._doorbell is None:
-                try:
-                    self._doorbell = Doorbell()
-                except OSError:
-                    return None
-            self._leader = worker
-            self._callable.append(worker)
-            return self._doorbell
-
-    def follow(self, worker: _Worker) -> None:
-        """The leader has a call: another may lead."""
-        if self._leader is worker:
-            self._leader = None
-
-    def retire(self, worker: _Worker) -> bool:
-        """Whether the leader may go: it does, unless it has just been called."""
-        with self._lock:
+        if doorbell is None:
             try:
-                self._callable.remove(worker)
-            except ValueError:
-                return False
-            doorbell, self._doorbell, self._leader = self._doorbell, None, None
-            if doorbell is not None:
-                doorbell.close()
-            return True
+                doorbell = Doorbell()
+            except OSError:  # no descriptors: followers need none
+                self.vacancy.append(None)
+                return None
+        self._callable.append((worker, doorbell))
+        return doorbell
+
+    def retire(self, worker: _Worker, doorbell: Doorbell) -> bool:
+        """Whether the leader may go: it does, unless it has just been called."""
+        try:
+            self._callable.remove((worker, doorbell))
+        except ValueError:
+            return False
+        doorbell.close()
+        self.vacancy.append(None)
+        return True
 
 
 class Slots:
