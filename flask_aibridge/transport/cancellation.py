@@ -6,7 +6,7 @@ before that, from another thread: this is what travels in ``environ["flask_aibri
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -59,29 +59,30 @@ class Cancellation:
         stop is done, since a normal end of the app calls it too.
         """
         with _registry:
-            late = self._cancelled
-            if not late:
-                if self._callbacks is None:
-                    self._callbacks = []
-                self._callbacks.append(callback)
-        if late:
+            if self._callbacks is None:
+                self._callbacks = []
+            self._callbacks.append(callback)
+        # _fire() sets the mark before it looks for callbacks, this looks for the mark after it has added one: at least
+        # one of the two sees the other, and taking it off decides who calls it.
+        if self._cancelled and self._take_off(callback):
             _call(callback)
-        return lambda: self._take_off(callback)
+        return functools.partial(self._take_off, callback)  # type: ignore[return-value]  # its answer is for us alone
 
-    def _take_off(self, callback: Callable[[], object]) -> None:
+    def _take_off(self, callback: Callable[[], object]) -> bool:
         with _registry:
-            if self._callbacks is not None:
-                with contextlib.suppress(ValueError):
-                    self._callbacks.remove(callback)
+            if self._callbacks is None or callback not in self._callbacks:
+                return False
+            self._callbacks.remove(callback)
+            return True
 
     def _fire(self) -> None:
         """Set it and call what was registered; for the exchange that owns it."""
-        if self._cancelled:
+        self._cancelled = True
+        if self._callbacks is None:
             return
         with _registry:
-            self._cancelled = True
             callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
+        for callback in callbacks:
             _call(callback)
 
 

@@ -29,6 +29,23 @@ _KNOWN_NAMES_MAX: Final = 1024
 _known_names: dict[str | bytes, str | None] = {}
 
 
+# Whole headers seen before, of the kinds that clients send with every request alike and that hold no secrets. Bounded in
+# number and in length.
+_REPEATED: Final = frozenset(
+    (
+        "HTTP_ACCEPT",
+        "HTTP_ACCEPT_ENCODING",
+        "HTTP_ANTHROPIC_VERSION",
+        "HTTP_CONNECTION",
+        "HTTP_HOST",
+        "HTTP_USER_AGENT",
+        "CONTENT_TYPE",
+    )
+)
+_KNOWN_VALUE_MAX: Final = 128
+_known_headers: dict[tuple[str, str] | tuple[bytes, bytes], tuple[str, str]] = {}
+
+
 def environ_key(name: str | bytes) -> str | None:
     """The environ key of a header, or ``None`` for one that is left out because it has an underscore.
 
@@ -162,21 +179,13 @@ class Origin:
     def _add_headers(
         environ: dict[str, Any], headers: Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
     ) -> None:
-        known = _known_names
-        for name, content in headers:
-            key = known[name] if name in known else environ_key(name)
-            value = content.decode("latin-1") if type(content) is bytes else content
-            if not value.isprintable() and _illegal_in_value(value):
-                raise ValueError(
-                    f"Invalid value of header {name!r}: it must be latin-1 text without CR, LF or NUL "
-                    "(RFC 9110 section 5.5)."
-                )
-            if not value.isascii() and _illegal_in_value(value):
-                raise ValueError(f"Invalid value of header {name!r}: it must be latin-1 text (PEP 3333).")
-            if key is None:
-                continue
-            if value[:1] in _BLANK or value[-1:] in _BLANK:
-                value = value.strip(" \t")
+        for header in headers:
+            known = _known_headers.get(header)
+            if known is None:
+                known = _checked_header(header)
+                if known is None:
+                    continue
+            key, value = known
             environ[key] = value if key not in environ else _merged(key, environ[key], value)
         length = environ.get("CONTENT_LENGTH")
         if length is not None:
@@ -184,6 +193,24 @@ class Origin:
                 del environ["CONTENT_LENGTH"]  # RFC 9112 section 6.3: Transfer-Encoding overrides it
             elif not (length.isascii() and length.isdigit()):
                 raise ValueError(f"Content-Length must be a number of bytes, not {length!r}.")
+
+
+def _checked_header(header: tuple[str, str] | tuple[bytes, bytes]) -> tuple[str, str] | None:
+    """The environ key and value of a header, or ``None`` for one that is left out."""
+    name, content = header
+    key = _known_names[name] if name in _known_names else environ_key(name)
+    value = content.decode("latin-1") if isinstance(content, bytes) else content
+    if not (value.isascii() and value.isprintable()) and _illegal_in_value(value):
+        raise ValueError(
+            f"Invalid value of header {name!r}: it must be latin-1 text without CR, LF or NUL (RFC 9110 section 5.5)."
+        )
+    if key is None:
+        return None
+    if value[:1] in _BLANK or value[-1:] in _BLANK:
+        value = value.strip(" \t")
+    if key in _REPEATED and len(value) <= _KNOWN_VALUE_MAX and len(_known_headers) < _KNOWN_NAMES_MAX:
+        _known_headers[header] = (key, value)
+    return key, value
 
 
 def _merged(key: str, first: str, second: str) -> str:

@@ -63,6 +63,9 @@ _HOP_BY_HOP: Final = frozenset(
 _KNOWN_NAMES_MAX: Final = 1024
 _known_names: dict[str, tuple[str, bool]] = {}
 
+# Status lines seen before → code and reason. The same bound.
+_known_statuses: dict[str, tuple[int, str]] = {}
+
 # Content types seen before, as sent: every response has one, and there are few. The same bound.
 _known_headers: set[tuple[str, str]] = set()
 
@@ -370,23 +373,32 @@ def _check_chunk(chunk: object) -> None:
 
 
 def _checked_head(status: str, headers: _Headers) -> tuple[int, str, _Headers, int | None]:
+    try:
+        code_and_reason = _known_statuses[status]
+    except (KeyError, TypeError):
+        code_and_reason = _checked_status(status)
+    if type(headers) is not list:
+        raise AssertionError(f"The headers must be a list, not {type(headers).__name__} (PEP 3333).")
+    kept, length = _checked_headers(headers)
+    return *code_and_reason, kept, length
+
+
+def _checked_status(status: str) -> tuple[int, str]:
     if type(status) is not str:
         raise AssertionError(f"The status must be a str such as '200 OK', not {type(status).__name__} (PEP 3333).")
     match = _status_line(status) or _status_line(status + " ")
     if match is None:
-        raise AssertionError(f"The status must be three digits and a reason, such as '200 OK', not {status!r} (PEP 3333).")
+        raise AssertionError(
+            f"The status must be three digits and a reason, such as '200 OK', not {status!r} (PEP 3333)."
+        )
     code = int(match[1])
     if code < 200:
         raise AssertionError(f"{code} is not a final status; an app cannot send it (RFC 9110 section 15.2).")
-    if not match[2].isascii():
-        try:
-            match[2].encode("latin-1")
-        except UnicodeEncodeError:
-            raise AssertionError(f"The reason must be latin-1 text; it is {match[2]!r} (PEP 3333).") from None
-    if type(headers) is not list:
-        raise AssertionError(f"The headers must be a list, not {type(headers).__name__} (PEP 3333).")
-    kept, length = _checked_headers(headers)
-    return code, match[2], kept, length
+    if any(character > "\xff" for character in match[2]):
+        raise AssertionError(f"The reason must be latin-1 text; it is {match[2]!r} (PEP 3333).")
+    if len(_known_statuses) < _KNOWN_NAMES_MAX:
+        _known_statuses[status] = (code, match[2])
+    return code, match[2]
 
 
 def _checked_headers(headers: _Headers) -> tuple[_Headers, int | None]:

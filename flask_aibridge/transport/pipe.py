@@ -186,9 +186,9 @@ class Channel:
 
     def end(self, data: bytes = b"", error: BaseException | None = None) -> None:
         """Say that nothing follows (after ``data``), and why. Only the first call counts; never blocks or raises."""
+        if self._ended:
+            return
         with self._lock:
-            if self._ended:
-                return
             if data and not self._abandoned:
                 self._chunks.append(data)
                 self._size += len(data)
