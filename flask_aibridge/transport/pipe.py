@@ -121,13 +121,20 @@ class Channel:
 
     The producer calls :meth:`put` and, once, :meth:`end`; the reader :meth:`take`, :meth:`wait` and, once,
     :meth:`abandon`. ``doorbell`` is what :meth:`fileno` hands out; without one it makes its own when first asked.
+
+    The usual :meth:`put` takes no lock. Each side first does its own part (the producer appends a chunk, the reader
+    leaves its wake and raises ``_attention``), then looks for the other's: under the interpreter lock at least one of the
+    two sees the other, and the lock below decides what follows. ``_received`` is only ever written by the producer, ``_read``
+    only by the reader.
     """
 
     # Defaults live in the class: most exchanges never need most of these, and a small one should not pay for them.
-    _size = 0
+    _received = 0
+    _read = 0
     _ended = False
     _error: BaseException | None = None
     _abandoned = False
+    _attention = False  # something besides the bytes to be seen to: a wake, a descriptor, the reader gone
     _news = False
     _selectable = False
     _signalled = False
@@ -146,7 +153,12 @@ class Channel:
 
     def __repr__(self) -> str:
         state = "abandoned" if self._abandoned else "ended" if self._ended else "open"
-        return f"<Channel {self._size}/{HIGH_WATER} bytes {state}>"
+        return f"<Channel {self.size}/{HIGH_WATER} bytes {state}>"
+
+    @property
+    def size(self) -> int:
+        """How many bytes wait."""
+        return self._received - self._read
 
     # The producer's side
 
@@ -161,42 +173,41 @@ class Channel:
         ``hold=False`` does not wait (nothing more will come). Raises :exc:`ReaderGone` when the reader has left, and
         :exc:`TimeoutError` after ``timeout`` seconds without room.
         """
-        with self._lock:
+        self._chunks.append(data)
+        received = self._received = self._received + len(data)
+        if self._attention:
+            self._attend()
             if self._abandoned:
                 raise ReaderGone
-            self._chunks.append(data)
-            size = self._size = self._size + len(data)
-            wake = self._wake_reader
-            if wake is not None:
-                self._wake_reader = None
-            if self._selectable:
-                self._signal()
-        if wake is not None:
-            wake()
-        if size >= HIGH_WATER and hold and not self.wait_for_room(timeout):
+        if received - self._read >= HIGH_WATER and hold and not self.wait_for_room(timeout):
             raise TimeoutError("timed out")
 
     def announce(self) -> None:
         """Wake the reader though there are no bytes for it yet."""
-        with self._lock:
-            self._news = True
-            wake, self._wake_reader = self._wake_reader, None
-        if wake is not None:
-            wake()
+        self._news = True
+        self._attend()
 
     def end(self, data: bytes = b"", error: BaseException | None = None) -> None:
         """Say that nothing follows (after ``data``), and why. Only the first call counts; never blocks or raises."""
         if self._ended:
             return
+        if data:
+            self._chunks.append(data)
+            self._received += len(data)
+        self._error = error
+        self._ended = True
+        if self._attention:
+            self._attend()
+
+    def _attend(self) -> None:
+        """See to what is not in the way of most chunks."""
         with self._lock:
-            if data and not self._abandoned:
-                self._chunks.append(data)
-                self._size += len(data)
-            self._ended = True
-            self._error = error
-            wake, self._wake_reader = self._wake_reader, None
-            if self._selectable:
+            if self._abandoned:
+                self._chunks.clear()
+            elif self._selectable and not self._signalled and (self._chunks or self._ended):
                 self._signal()
+            wake, self._wake_reader = self._wake_reader, None
+            self._attention = self._selectable or self._abandoned
         if wake is not None:
             wake()
 
@@ -217,11 +228,13 @@ class Channel:
     def want_room(self, wake: _Wake) -> bool:
         """Whether there is no room; if so ``wake`` is called once when there is. Raises :exc:`ReaderGone`."""
         with self._lock:
-            if self._abandoned:
-                raise ReaderGone
-            if self._size < HIGH_WATER or self._ended:
-                return False
             self._wake_writer = wake
+            if self._abandoned:
+                self._wake_writer = None
+                raise ReaderGone
+            if self.size < HIGH_WATER or self._ended:
+                self._wake_writer = None
+                return False
             return True
 
     def forget_room_wake(self) -> bool:
@@ -231,11 +244,6 @@ class Channel:
         return wake is not None
 
     # The reader's side
-
-    @property
-    def size(self) -> int:
-        """How many bytes wait."""
-        return self._size
 
     @property
     def ended(self) -> bool:
@@ -256,56 +264,64 @@ class Channel:
         """What has arrived, at most ``limit`` bytes of it; empty where nothing waits. Never blocks."""
         if self._era is not _era:
             raise _foreign()
-        with self._lock:
-            if not self._chunks:
-                return b""
-            data = self._pop(limit)
-            wake = self._wake_writer
-            if wake is not None:
-                if self._size < HIGH_WATER:
-                    self._wake_writer = None
-                else:
-                    wake = None
-            if self._signalled and not self._chunks and not self._ended:
-                self._silence()
-        if wake is not None:
-            wake()
+        chunks = self._chunks
+        count = len(chunks)
+        if not count:
+            return b""
+        if limit is None or self.size <= limit:
+            pop = chunks.popleft
+            data = pop() if count == 1 else b"".join([pop() for _ in range(count)])
+        else:
+            data = self._take_some(limit)
+        self._read += len(data)
+        if self._wake_writer is not None and self.size < HIGH_WATER:
+            self._give_room()
+        if self._selectable:
+            self._settle()
         return data
+
+    def _take_some(self, limit: int) -> bytes:
+        chunks = self._chunks
+        taken: list[bytes] = []
+        room = limit
+        while room and chunks:
+            chunk = chunks.popleft()
+            if len(chunk) > room:
+                chunks.appendleft(chunk[room:])
+                chunk = chunk[:room]
+            taken.append(chunk)
+            room -= len(chunk)
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def push_back(self, data: bytes) -> None:
         """Put what was taken but not used back in front; for the reader."""
-        with self._lock:
-            self._chunks.appendleft(data)
-            self._size += len(data)
+        self._chunks.appendleft(data)
+        self._read -= len(data)
 
-    def _pop(self, limit: int | None) -> bytes:
-        chunks = self._chunks
-        if limit is None or self._size <= limit:
-            data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
-            chunks.clear()
-            self._size = 0
-            return data
-        taken: list[bytes] = []
-        room = limit
-        while room and len(chunks[0]) <= room:
-            taken.append(chunks.popleft())
-            room -= len(taken[-1])
-        if room:
-            first = chunks[0]
-            taken.append(first[:room])
-            chunks[0] = first[room:]
-        self._size -= limit
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+    def _give_room(self) -> None:
+        with self._lock:
+            wake, self._wake_writer = self._wake_writer, None
+        if wake is not None:
+            wake()
+
+    def _settle(self) -> None:
+        with self._lock:
+            if self._signalled and not self._chunks and not self._ended:
+                self._silence()
 
     def want_news(self, wake: _Wake) -> bool:
         """Whether there is nothing to take yet; if so ``wake`` is called once, in any thread, when there is."""
         if self._era is not _era:
             raise _foreign()
+        if self._chunks or self._ended:
+            return False
         with self._lock:
+            self._wake_reader = wake
+            self._attention = True
             if self._chunks or self._ended or self._abandoned or self._news:
+                self._wake_reader = None
                 self._news = False
                 return False
-            self._wake_reader = wake
             return True
 
     def forget_wake(self) -> bool:
@@ -337,19 +353,20 @@ class Channel:
 
     def fileno(self) -> int:
         """A descriptor that is readable, from now on, exactly while there is something to take or it is over."""
+        if self._era is not _era:
+            raise _foreign()
         with self._lock:
             if self._doorbell is None or self._doorbell.fileno() < 0:
                 if self._abandoned:
                     raise ValueError("The response is closed; it has no descriptor any more.")
                 self._doorbell = Doorbell()
-            if not self._selectable:
-                self._selectable = True
-                if self._chunks or self._ended:
-                    self._signal()
+            self._selectable = self._attention = True
+            if not self._signalled and (self._chunks or self._ended):
+                self._signal()
             return self._doorbell.fileno()
 
     def _signal(self) -> None:
-        if not self._signalled and self._doorbell is not None:
+        if self._doorbell is not None:
             self._signalled = True
             self._doorbell.ring()
 
@@ -365,9 +382,8 @@ class Channel:
         with self._lock:
             if self._abandoned:
                 return False
-            self._abandoned = True
+            self._abandoned = self._attention = True
             self._chunks.clear()
-            self._size = 0
             wakes = (self._wake_reader, self._wake_writer)
             self._wake_reader = self._wake_writer = None
             unfinished = not self._ended
@@ -382,7 +398,7 @@ class Channel:
         doorbell = self._doorbell
         if doorbell is not None:
             with self._lock:
-                self._selectable = False
+                self._selectable = self._signalled = False
                 doorbell.close()
 
 

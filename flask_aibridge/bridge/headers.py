@@ -1,0 +1,114 @@
+"""Pure: which headers pass the bridge, in either direction.
+
+Everything passes that is not known to be meant for one hop (RFC 9110 section 7.6.1), to be a credential of
+the caller, or to be about the connection that the bridge itself makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+    }
+    | {"transfer-encoding", "upgrade"}
+)
+
+CREDENTIALS = frozenset(
+    {
+        "authorization",
+        "x-api-key",
+        "api-key",
+        "x-goog-api-key",
+        "x-auth-token",
+        "x-amz-security-token",
+        "cookie",
+        "cookie2",
+    }
+)
+"""Headers that may hold a secret of the caller: the provider gets the host's key and nothing else."""
+
+_ABOUT_THE_CALLER = frozenset({"forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip"})
+_OWN_OF_A_REQUEST = frozenset({"host", "content-length", "content-type", "expect", "accept-encoding"})
+_OWN_OF_A_RESPONSE = frozenset(
+    {"set-cookie", "set-cookie2", "strict-transport-security", "alt-svc", "date", "server", "status"}
+    | {"x-aibridge-interception-id"}
+)
+"""Cookies are the provider's with us, not with the caller; HSTS and Alt-Svc speak of the provider's host and
+would be taken for the bridge's; the WSGI server writes its own Date and Server; ``Status`` is no header in
+WSGI."""
+
+_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+USER_AGENT = "flask-aibridge"
+"""For callers that name none: urllib3 would put its own name."""
+
+
+def request_headers(environ: Mapping[str, Any], *, plain_answer: bool) -> dict[str, str]:
+    """Return what goes on to the provider of the headers in ``environ``; the provider's own credentials are
+    still missing.
+
+    With ``plain_answer`` the provider is asked for an answer that is not compressed, because the bridge reads
+    along: a compressed stream would also be held back by the compressor until it has enough to press.
+    """
+    dropped = _named_in(environ.get("HTTP_CONNECTION", ""))
+    headers = {"User-Agent": USER_AGENT}
+    for key, value in environ.items():
+        if key.startswith("HTTP_"):
+            name = key[5:].replace("_", "-").title()
+            if _passes_on(name.lower()) and name.lower() not in dropped:
+                headers[name] = value
+    if environ.get("CONTENT_TYPE"):
+        headers["Content-Type"] = environ["CONTENT_TYPE"]
+    encoding = "identity" if plain_answer else environ.get("HTTP_ACCEPT_ENCODING", "identity")
+    headers["Accept-Encoding"] = encoding
+    return headers
+
+
+def response_headers(headers: Iterable[tuple[str, str]], status: int) -> list[tuple[str, str]]:
+    """Return what goes back to the caller of the provider's headers, fit for WSGI."""
+    pairs = list(headers)
+    dropped = (
+        HOP_BY_HOP
+        | _OWN_OF_A_RESPONSE
+        | _named_in(",".join(v for k, v in pairs if k.lower() == "connection"))
+    )
+    if status in (204, 304):
+        dropped |= {"content-type", "content-length"}
+    kept = [(name, value) for name, value in pairs if name.lower() not in dropped and _fit(name, value)]
+    if status not in (204, 304) and not any(name.lower() == "content-type" for name, _ in kept):
+        # RFC 9110 section 8.3: what has no media type may be taken for octets. WSGI servers want one.
+        kept.append(("Content-Type", "application/octet-stream"))
+    return kept
+
+
+def media_type(headers: Iterable[tuple[str, str]]) -> str:
+    """Return the lower-case media type of a message, without its parameters; empty where there is none."""
+    for name, value in headers:
+        if name.lower() == "content-type":
+            return value.partition(";")[0].strip().lower()
+    return ""
+
+
+def _passes_on(name: str) -> bool:
+    if name in HOP_BY_HOP or name in CREDENTIALS or name in _OWN_OF_A_REQUEST or name in _ABOUT_THE_CALLER:
+        return False
+    return not name.startswith(("x-forwarded-", "x-aibridge-"))
+
+
+def _named_in(connection: str) -> set[str]:
+    return {name.strip().lower() for name in connection.split(",") if name.strip()}
+
+
+def _fit(name: str, value: str) -> bool:
+    return _NAME.fullmatch(name) is not None and _CONTROL.search(value) is None

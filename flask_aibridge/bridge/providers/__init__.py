@@ -1,0 +1,1 @@
+"""The providers that the bridge can speak to, one file per API."""

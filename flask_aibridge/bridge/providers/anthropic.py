@@ -1,0 +1,42 @@
+"""Anthropic: the Messages API. Its base URL does not contain ``/v1``."""
+
+from __future__ import annotations
+
+from flask_aibridge.bridge.intercept.messages import Messages
+from flask_aibridge.bridge.providers.base import Provider, Route
+
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""https://platform.claude.com/docs/en/api/errors; every other status is an ``api_error``."""
+
+
+class Anthropic(Provider):
+    """An instance of the Anthropic API, or of a server that speaks it."""
+
+    type = "anthropic"
+    routes = (
+        Route("/v1/messages", ("POST",), Messages),
+        Route("/v1/messages/count_tokens", ("POST",)),
+        Route("/v1/models", ("GET", "HEAD")),
+        Route("/v1/models/*", ("GET", "HEAD")),
+    )
+
+    def error(self, status: int, message: str, interception_id: str) -> dict[str, object]:
+        """Return ``{"type": "error", "error": {type, message}, "request_id"}``."""
+        kind = _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": interception_id}
+
+    def _carry(self, key: str) -> dict[str, str]:
+        return {"X-Api-Key": key}
+
+    def _below_base(self, path: str) -> str:
+        return path

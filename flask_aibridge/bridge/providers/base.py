@@ -1,0 +1,82 @@
+"""What a provider is to the bridge: its routes, its URLs, its way to carry a key and to report an error."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from flask_aibridge.bridge.intercept.turn import WireFormat
+from flask_aibridge.config import ProviderSettings
+from flask_aibridge.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path of a provider that the bridge lets through; everything else is refused.
+
+    The host's key may have more rights than its callers should, so paths and methods are listed one by one. A
+    path that ends in ``/*`` stands for everything below it. With a ``wire_format`` the answer is followed for
+    its usage; without one it is relayed unread.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    wire_format: type[WireFormat] | None = None
+    websocket: bool = False
+
+    def matches(self, path: str) -> bool:
+        """Tell whether ``path`` (decoded, plain) is on this route."""
+        if self.path.endswith("/*"):
+            return path.startswith(self.path[:-1])
+        return path == self.path
+
+
+class Provider(ABC):
+    """One configured instance of a provider."""
+
+    type: ClassVar[str]
+    routes: ClassVar[Sequence[Route]]
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.name = settings.name
+        self._base_url = _checked(settings)
+        self._keys = settings.keys
+
+    def route(self, path: str) -> Route | None:
+        """Return the route of ``path``, or null."""
+        return next((route for route in self.routes if route.matches(path)), None)
+
+    def url(self, path: str, query: str) -> str:
+        """Return where a request for ``path`` (percent-encoded, as below the provider's name) goes."""
+        return self._base_url + self._below_base(path) + (f"?{query}" if query else "")
+
+    def credentials(self) -> dict[str, str] | None:
+        """Return the headers that carry the host's key; null where no key is configured."""
+        return self._carry(self._keys[0]) if self._keys else None
+
+    @abstractmethod
+    def error(self, status: int, message: str, interception_id: str) -> dict[str, object]:
+        """Return an error document in the provider's own form, so that its SDK shows the message."""
+
+    @abstractmethod
+    def _carry(self, key: str) -> dict[str, str]: ...
+
+    @abstractmethod
+    def _below_base(self, path: str) -> str: ...
+
+
+def _checked(settings: ProviderSettings) -> str:
+    try:
+        parts = urlsplit(settings.base_url)
+        fits = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+    except ValueError:
+        fits = False
+    if not fits or "@" in settings.base_url:
+        raise ConfigError(
+            f"The base_url of provider {settings.name!r} must be a URL such as https://host/path, with no user, "
+            "password, query or fragment."
+        )
+    return settings.base_url.rstrip("/")

@@ -1,0 +1,330 @@
+"""``AIBRIDGE_*`` keys → frozen :class:`Settings`. The only place where a key is spelled.
+
+The keys are read once, by ``AIBridge.init_app``; later changes to ``app.config`` have no effect. A key that
+is absent is written into the config with its default (``setdefault``), so ``app.config`` shows what is in
+force.
+
+``AIBRIDGE_URL_PREFIX``
+    Where the public door is; default ``"/api/v2/aibridge"``.
+``AIBRIDGE_BRIDGE``
+    What is mounted: ``"built-in"`` (default), a WSGI app, an import string ``"package.module:attribute"``, or
+    ``None`` for nothing. The ``wsgi_app`` argument of ``AIBridge`` is this key's default, and stands in for
+    ``None``.
+``AIBRIDGE_LICENSE``
+    The licence, a compact JWT; wins over ``AIBRIDGE_LICENSE_FILE``.
+``AIBRIDGE_LICENSE_FILE``
+    A file with the licence; a relative path starts at ``app.root_path``.
+``AIBRIDGE_LICENSE_PUBLIC_KEYS``
+    ``{kid: key}``: Ed25519 public keys, in PEM or as base64 of their 32 bytes.
+``AIBRIDGE_PROVIDERS``
+    ``{name: {"type": "anthropic" or "openai", "base_url": "https://…", "keys": ["…"]}}``, with the provider's
+    own base URL and no keys as defaults. Unset or ``None``: one provider for each of ``ANTHROPIC_API_KEY`` or
+    ``ANTHROPIC_BASE_URL``, and ``OPENAI_API_KEY`` or ``OPENAI_BASE_URL``, in the environment.
+``AIBRIDGE_API_KEYS``
+    ``{user: "aib_<id>_<secret>"}``: who may use the built-in bridge by the public door.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from flask_aibridge.errors import ConfigError, ConfigWarning
+
+__all__ = ["BUILT_IN", "ProviderSettings", "Settings", "read_settings"]
+
+URL_PREFIX: Final = "AIBRIDGE_URL_PREFIX"
+BRIDGE: Final = "AIBRIDGE_BRIDGE"
+LICENSE: Final = "AIBRIDGE_LICENSE"
+LICENSE_FILE: Final = "AIBRIDGE_LICENSE_FILE"
+LICENSE_PUBLIC_KEYS: Final = "AIBRIDGE_LICENSE_PUBLIC_KEYS"
+PROVIDERS: Final = "AIBRIDGE_PROVIDERS"
+API_KEYS: Final = "AIBRIDGE_API_KEYS"
+
+#: Every key that is read. A key ``AIBRIDGE_…`` that is not here is warned about.
+KNOWN_KEYS: Final = (URL_PREFIX, BRIDGE, LICENSE, LICENSE_FILE, LICENSE_PUBLIC_KEYS, PROVIDERS, API_KEYS)
+
+#: The value of ``AIBRIDGE_BRIDGE`` that means ``flask_aibridge.bridge``.
+BUILT_IN: Final = "built-in"
+DEFAULT_URL_PREFIX: Final = "/api/v2/aibridge"
+
+#: Provider type → base URL, each in the convention of that provider's own SDK: OpenAI's contains ``/v1``,
+#: Anthropic's does not.
+DEFAULT_BASE_URLS: Final[Mapping[str, str]] = MappingProxyType(
+    {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
+)
+PROVIDER_FIELDS: Final = ("type", "base_url", "keys")
+API_KEY_PREFIX: Final = "aib_"
+
+_PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
+_PREFIX_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
+_IMPORT_STRING = re.compile(r"[\w.]+:[\w.]+")
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
+_NAME_SHOWN = 80
+"""How many characters of a wrong value an error shows: enough to recognise it, and still one line."""
+
+
+@dataclass(frozen=True)
+class ProviderSettings:
+    """One provider instance.
+
+    :param name: the path segment it is reached under, ``[a-z0-9-]+``.
+    :param type: the wire format: ``"anthropic"`` or ``"openai"``.
+    :param base_url: ``http(s)://host[:port][/path]`` with no slash at the end, in the convention of the
+        provider's own SDK.
+    :param keys: the provider's API keys, best first; empty for a provider that asks for none.
+    """
+
+    name: str
+    type: str
+    base_url: str
+    keys: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything ``AIBRIDGE_*`` says, checked; see the table in the module's docstring.
+
+    :param bridge: :data:`BUILT_IN`, an import string, a WSGI app, or ``None``.
+    """
+
+    url_prefix: str = DEFAULT_URL_PREFIX
+    bridge: Any = BUILT_IN
+    license: str | None = field(default=None, repr=False)
+    license_file: str | None = None
+    license_public_keys: Mapping[str, str] = field(default_factory=dict)
+    providers: tuple[ProviderSettings, ...] = ()
+    api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def mount_bridge(self) -> bool:
+        """Whether anything is mounted at all."""
+        return self.bridge is not None
+
+
+def read_settings(
+    config: MutableMapping[str, Any], env: Mapping[str, str], *, wsgi_app: object = None
+) -> Settings:
+    """Settings from a Flask config and an environment; writes the defaults of absent keys into ``config``.
+
+    :param env: read for the providers alone, and only if ``AIBRIDGE_PROVIDERS`` is not set.
+    :param wsgi_app: the default of ``AIBRIDGE_BRIDGE``.
+    :raises ConfigError: for the first key whose value cannot work.
+    :warns ConfigWarning: for every key ``AIBRIDGE_…`` that nothing reads.
+    """
+    _warn_of_unknown_keys(config)
+    _set_defaults(config, wsgi_app)
+    return Settings(
+        url_prefix=_url_prefix(config[URL_PREFIX]),
+        bridge=_bridge(config[BRIDGE], wsgi_app),
+        license=_license(config[LICENSE]),
+        license_file=_license_file(config[LICENSE_FILE]),
+        license_public_keys=_public_keys(config[LICENSE_PUBLIC_KEYS]),
+        providers=_providers(config[PROVIDERS], env),
+        api_keys=_api_keys(config[API_KEYS]),
+    )
+
+
+def _set_defaults(config: MutableMapping[str, Any], wsgi_app: object) -> None:
+    config.setdefault(URL_PREFIX, DEFAULT_URL_PREFIX)
+    config.setdefault(BRIDGE, BUILT_IN if wsgi_app is None else wsgi_app)
+    for key in (LICENSE, LICENSE_FILE, PROVIDERS):
+        config.setdefault(key, None)
+    for key in (LICENSE_PUBLIC_KEYS, API_KEYS):
+        config.setdefault(key, {})
+
+
+def _warn_of_unknown_keys(config: Mapping[str, Any]) -> None:
+    for key in config:
+        if key.startswith("AIBRIDGE_") and key not in KNOWN_KEYS:
+            message = f"{key} is not a configuration key of Flask-AIBridge and has no effect."
+            # 4: past this function, read_settings and init_app, to the line that initialises the extension.
+            warnings.warn(message + _nearest(key, KNOWN_KEYS), ConfigWarning, stacklevel=4)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {found[0]}?" if found else ""
+
+
+def _wrong(key: str, value: object, allowed: str) -> ConfigError:
+    """The error for a value that may be shown."""
+    shown = repr(value)
+    if len(shown) > _NAME_SHOWN:
+        shown = shown[:_NAME_SHOWN] + "…"
+    return ConfigError(f"{key} is {shown}; it must be {allowed}.")
+
+
+def _wrong_secret(key: str, value: object, allowed: str) -> ConfigError:
+    """The error for a value that may be secret: its type is all that is shown."""
+    return ConfigError(
+        f"{key} has a value of type {type(value).__name__} that cannot be used; it must be {allowed}."
+    )
+
+
+def _url_prefix(value: object) -> str:
+    allowed = (
+        "a path of one or more segments such as '/api/v2/aibridge': it starts with '/', does not end with "
+        "one, and has no '//', '.', '..', '<', '>', '%', '?', '#', space or non-ASCII character"
+    )
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise _wrong(URL_PREFIX, value, allowed)
+    for segment in value[1:].split("/"):
+        if segment in (".", "..") or not _PREFIX_SEGMENT.fullmatch(segment):
+            raise _wrong(URL_PREFIX, value, allowed)
+    return value
+
+
+def _bridge(value: object, wsgi_app: object) -> object:
+    if value is None:
+        return wsgi_app
+    if callable(value) or value == BUILT_IN:
+        return value
+    if isinstance(value, str) and _IMPORT_STRING.fullmatch(value):
+        return value
+    allowed = (
+        f"{BUILT_IN!r}, a WSGI app, an import string such as 'package.module:app', or None to mount nothing"
+    )
+    raise _wrong(BRIDGE, value, allowed)
+
+
+def _license(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, str):
+        return value
+    raise _wrong_secret(LICENSE, value, "the licence as a str (a compact JWT), or None")
+
+
+def _license_file(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(path, str) and "\0" not in path:
+        return path
+    raise _wrong(LICENSE_FILE, value, "the path of a file, as a str or os.PathLike, or None")
+
+
+def _public_keys(value: object) -> Mapping[str, str]:
+    # Public keys are public, but whoever puts a private key here by mistake would see it in a log.
+    for kid, key in _items(LICENSE_PUBLIC_KEYS, value, "{kid: public key}"):
+        if not isinstance(key, str) or not key.strip():
+            allowed = "an Ed25519 public key as a str: PEM, or base64 of its 32 bytes"
+            raise _wrong_secret(f"{LICENSE_PUBLIC_KEYS}[{kid!r}]", key, allowed)
+    return _frozen(value)
+
+
+def _api_keys(value: object) -> Mapping[str, str]:
+    users: dict[str, str] = {}
+    for user, key in _items(API_KEYS, value, f'{{user: "{API_KEY_PREFIX}<id>_<secret>"}}'):
+        if not _is_api_key(key):
+            allowed = f"a str that starts with {API_KEY_PREFIX!r} and goes on in visible ASCII characters"
+            raise _wrong_secret(f"{API_KEYS}[{user!r}]", key, allowed)
+        if key in users:
+            raise ConfigError(
+                f"{API_KEYS} gives {users[key]!r} and {user!r} the same key; give each user one of their own."
+            )
+        users[key] = user
+    return _frozen(value)
+
+
+def _is_api_key(key: object) -> bool:
+    if not isinstance(key, str) or not key.startswith(API_KEY_PREFIX):
+        return False
+    return _VISIBLE_ASCII.fullmatch(key, len(API_KEY_PREFIX)) is not None
+
+
+def _items(key: str, value: object, form: str) -> Iterable[tuple[str, Any]]:
+    """The items of a mapping whose keys are names: str, not empty, printable."""
+    if not isinstance(value, Mapping):
+        raise _wrong_secret(key, value, f"a mapping of the form {form}")
+    for name in value:
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise _wrong(f"a name in {key}", name, "a str that is not empty and has no control characters")
+    return value.items()
+
+
+def _frozen(value: Any) -> Mapping[str, str]:
+    return MappingProxyType(dict(value))
+
+
+def _providers(value: object, env: Mapping[str, str]) -> tuple[ProviderSettings, ...]:
+    if value is None:
+        return tuple(_providers_from(env))
+    form = '{name: {"type": "anthropic" or "openai", "base_url": "https://…", "keys": ["…"]}}'
+    return tuple(_provider(name, fields) for name, fields in _items(PROVIDERS, value, form))
+
+
+def _providers_from(env: Mapping[str, str]) -> Iterable[ProviderSettings]:
+    """The providers whose own environment variables are set: a key, a base URL or both."""
+    for name, default in DEFAULT_BASE_URLS.items():
+        key_variable, url_variable = f"{name.upper()}_API_KEY", f"{name.upper()}_BASE_URL"
+        key, url = env.get(key_variable, "").strip(), env.get(url_variable, "").strip()
+        if key or url:
+            keys = _keys(f"the environment variable {key_variable}", [key] if key else [])
+            base_url = _base_url(f"the environment variable {url_variable}", url or default)
+            yield ProviderSettings(name, name, base_url, keys)
+
+
+def _provider(name: str, fields: object) -> ProviderSettings:
+    key = f"{PROVIDERS}[{name!r}]"
+    if not _PROVIDER_NAME.fullmatch(name):
+        raise _wrong(f"a name in {PROVIDERS}", name, "made of a-z, 0-9 and '-' (it is a path segment)")
+    if not isinstance(fields, Mapping):
+        raise _wrong_secret(key, fields, f"a mapping with the fields {', '.join(PROVIDER_FIELDS)}")
+    _refuse_unknown_fields(key, fields)
+    type_ = _provider_type(f"{key}['type']", fields.get("type"))
+    base_url = _base_url(f"{key}['base_url']", fields.get("base_url", DEFAULT_BASE_URLS[type_]))
+    return ProviderSettings(name, type_, base_url, _keys(f"{key}['keys']", fields.get("keys", ())))
+
+
+def _provider_type(key: str, value: object) -> str:
+    if not isinstance(value, str) or value not in DEFAULT_BASE_URLS:
+        raise _wrong(key, value, " or ".join(map(repr, DEFAULT_BASE_URLS)))
+    return value
+
+
+def _refuse_unknown_fields(key: str, fields: Mapping[Any, Any]) -> None:
+    for name in fields:
+        if name not in PROVIDER_FIELDS:
+            nearest = _nearest(str(name), PROVIDER_FIELDS)
+            raise ConfigError(
+                f"{key} has a field {name!r}; the fields are {', '.join(PROVIDER_FIELDS)}.{nearest}"
+            )
+
+
+def _base_url(key: str, value: object) -> str:
+    allowed = "a URL http(s)://host[:port][/path] with no user, password, query or fragment"
+    if not isinstance(value, str) or "@" in value:
+        raise _wrong_secret(key, value, allowed)
+    if not _VISIBLE_ASCII.fullmatch(value) or not _is_plain_url(value):
+        raise _wrong(key, value, allowed)
+    return value.rstrip("/")
+
+
+def _is_plain_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = not {"?", "#", "\\"} & set(value)
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
+def _keys(key: str, value: object) -> tuple[str, ...]:
+    allowed = "a list of keys, each a str of visible ASCII characters with no space around it"
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise _wrong_secret(key, value, allowed)
+    keys = tuple(value)
+    for each in keys:
+        if not isinstance(each, str) or not _VISIBLE_ASCII.fullmatch(each):
+            raise _wrong_secret(key, each, allowed)
+    return keys

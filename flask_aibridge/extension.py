@@ -1,0 +1,289 @@
+"""``AIBridge``: the Flask face. It reads the config, wires the parts and holds nothing of any app itself.
+
+What belongs to an app is an :class:`AppState` in ``app.extensions["aibridge"]``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from weakref import WeakSet
+
+from flask import Flask, current_app, has_app_context
+from werkzeug.utils import import_string
+
+from flask_aibridge.config import BRIDGE, BUILT_IN, Settings, read_settings
+from flask_aibridge.errors import ConfigError
+from flask_aibridge.license.gate import Gate, read_license_file
+from flask_aibridge.public_door import make_public_door
+from flask_aibridge.transport import TransportFactory
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from flask.ctx import AppContext
+
+    from flask_aibridge.transport import Source, WSGIPoolManager
+
+__all__ = ["AIBridge", "AppState", "Mounted"]
+
+EXTENSION: Final = "aibridge"
+
+
+class Mounted(NamedTuple):
+    """What an app has mounted; replaced as a whole, so nobody sees half of it."""
+
+    wsgi_app: WSGIApplication | None = None
+    transport_factory: TransportFactory | None = None
+
+
+class AppState:
+    """What belongs to one app: ``app.extensions["aibridge"]``.
+
+    ``settings`` is what the config said, ``gate`` guards the public door, ``mounted`` is the bridge and its
+    transport.
+    """
+
+    def __init__(self, extension: AIBridge, settings: Settings, gate: Gate) -> None:
+        self.extension = extension
+        self.settings = settings
+        self.gate = gate
+        self.mounted = Mounted()
+        self._changing = threading.Lock()  # between writers alone; a reader takes ``mounted`` as it is
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} at {self.settings.url_prefix}: {self.mounted.wsgi_app!r}, {self.gate!r}>"
+        )
+
+    def mount(self, wsgi_app: WSGIApplication, transport_factory: TransportFactory) -> None:
+        """Replace the bridge and its transport in one step."""
+        with self._changing:
+            self.mounted = Mounted(wsgi_app, transport_factory)
+
+    def replace_transport_factory(self, transport_factory: TransportFactory | None) -> None:
+        """Replace the transport alone."""
+        with self._changing:
+            self.mounted = self.mounted._replace(transport_factory=transport_factory)
+
+
+class AIBridge:
+    """One bridge to LLM providers behind two doors: an HTTP route, and a transport inside the process.
+
+    :param app: initialise this app at once; otherwise call :meth:`init_app`.
+    :param wsgi_app: the bridge to mount, any WSGI app; ``None`` for the built-in one. The config's
+        ``AIBRIDGE_BRIDGE`` wins over it.
+
+    One instance may serve several apps. The members act on the current app or, outside any application
+    context, on the one app that the instance was initialised with; where that is not clear they raise
+    ``RuntimeError``.
+    """
+
+    def __init__(self, app: Flask | None = None, wsgi_app: WSGIApplication | None = None) -> None:
+        _require_wsgi_app(wsgi_app, none_allowed=True)
+        self._default_wsgi_app = wsgi_app
+        self._apps: WeakSet[Flask] = WeakSet()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, wsgi_app: WSGIApplication | None = None) -> None:
+        """Read the config of an app, open its public door and mount its bridge. Nothing connects and nothing
+        starts.
+
+        The config is read here and only here; later changes to it have no effect.
+
+        :param wsgi_app: as for the constructor, and in place of what was given there.
+        :raises ConfigError: for a config key whose value cannot work.
+        :raises RuntimeError: for an app that was initialised before.
+        """
+        _require_wsgi_app(wsgi_app, none_allowed=True)
+        if EXTENSION in app.extensions:
+            raise RuntimeError(
+                "An 'AIBridge' instance has already been registered on this Flask app. "
+                "Import and use that instance instead of creating a second one, and call 'init_app' once."
+            )
+        default = self._default_wsgi_app if wsgi_app is None else wsgi_app
+        settings = read_settings(app.config, os.environ, wsgi_app=default)
+        gate = Gate(settings.license_public_keys, _license(settings, app))
+        state = AppState(self, settings, gate)
+        bridge = _bridge(settings)
+        if bridge is not None:
+            state.mount(bridge, _transport_factory(app, settings, bridge))
+        app.register_blueprint(make_public_door(settings.url_prefix, gate, lambda: state.mounted.wsgi_app))
+        app.extensions[EXTENSION] = state
+        self._apps.add(app)
+
+    def register(self, wsgi_app: WSGIApplication) -> None:
+        """Mount a bridge in place of what is mounted; :attr:`wsgi_app` and :attr:`transport_factory` change
+        together.
+
+        :raises TypeError: for ``None``, or anything else that cannot be called.
+        """
+        _require_wsgi_app(wsgi_app)
+        app, state = self._find()
+        state.mount(wsgi_app, _transport_factory(app, state.settings, wsgi_app))
+
+    @property
+    def wsgi_app(self) -> WSGIApplication | None:
+        """The mounted bridge, or ``None``; the public route dispatches to it."""
+        return self._find()[1].mounted.wsgi_app
+
+    @property
+    def transport_factory(self) -> TransportFactory | None:
+        """The ``TransportFactory`` of the mounted bridge, or ``None``. Assign one of your own, or ``None``.
+
+        :raises TypeError: when assigned something without a method ``transport_for``.
+        """
+        return self._find()[1].mounted.transport_factory
+
+    @transport_factory.setter
+    def transport_factory(self, factory: TransportFactory | None) -> None:
+        if factory is not None and not callable(getattr(factory, "transport_for", None)):
+            raise TypeError(
+                f"transport_factory must have a method transport_for(provider, source), or be None; "
+                f"{type(factory).__name__} has none."
+            )
+        self._find()[1].replace_transport_factory(factory)
+
+    def transport_for(self, provider: str, source: Source, *, key_id: str | None = None) -> WSGIPoolManager:
+        """A ``urllib3.PoolManager`` whose every request goes to the mounted bridge, in process and without a
+        socket.
+
+        :param provider: the name of a provider of the bridge, such as ``"anthropic"``.
+        :param source: the call site, for logs and records.
+        :param key_id: the API key on whose behalf the call is made.
+        :raises RuntimeError: where no bridge is mounted.
+        :raises ValueError: for a provider that is not a single path segment.
+        """
+        factory = self.transport_factory
+        if factory is None:
+            raise RuntimeError(
+                "No bridge is mounted, so there is nothing to send a request to. Mount one with "
+                f"'AIBridge.register(wsgi_app)', or set {BRIDGE} to {BUILT_IN!r} before 'init_app'."
+            )
+        return factory.transport_for(provider, source, key_id=key_id)
+
+    def _find(self) -> tuple[Flask, AppState]:
+        """The app that a member acts on, and its state."""
+        app = current_app._get_current_object() if has_app_context() else self._only_app()  # type: ignore[attr-defined]
+        state = app.extensions.get(EXTENSION)
+        if not isinstance(state, AppState) or state.extension is not self:
+            raise RuntimeError(
+                "The current Flask app is not registered with this 'AIBridge' instance. Did you forget to "
+                "call 'init_app', or did you create multiple 'AIBridge' instances?"
+            )
+        return app, state
+
+    def _only_app(self) -> Flask:
+        apps = list(self._apps)
+        if len(apps) == 1:
+            return apps[0]
+        if apps:
+            raise RuntimeError(
+                f"This 'AIBridge' instance serves {len(apps)} Flask apps and no application context is "
+                "active, so it is not clear which one is meant. Wrap the call in 'with app.app_context():'."
+            )
+        raise RuntimeError(
+            "This 'AIBridge' instance is not registered with any Flask app. Did you forget to call "
+            "'init_app', did you create multiple 'AIBridge' instances, or is the app that it was registered "
+            "with already gone?"
+        )
+
+
+def _require_wsgi_app(wsgi_app: object, *, none_allowed: bool = False) -> None:
+    if wsgi_app is None and none_allowed:
+        return
+    if not callable(wsgi_app):
+        raise TypeError(f"A bridge is a WSGI app, a callable (environ, start_response); got {wsgi_app!r}.")
+
+
+def _license(settings: Settings, app: Flask) -> str | None:
+    if settings.license is not None or settings.license_file is None:
+        return settings.license
+    return read_license_file(Path(app.root_path, settings.license_file))
+
+
+def _bridge(settings: Settings) -> WSGIApplication | None:
+    chosen: Any = settings.bridge
+    if chosen == BUILT_IN:
+        # Here, because a host with a bridge of its own has no use for the built-in one.
+        from flask_aibridge.bridge import Bridge
+
+        built_in: WSGIApplication = Bridge(settings.providers, api_keys=settings.api_keys)
+        return built_in
+    return _import(chosen) if isinstance(chosen, str) else chosen
+
+
+def _import(name: str) -> WSGIApplication:
+    try:
+        found: Any = import_string(name)
+    except ImportError as error:
+        raise ConfigError(f"{BRIDGE} is {name!r}, which cannot be imported: {error}") from error
+    if isinstance(found, type) or not callable(found):
+        raise ConfigError(
+            f"{BRIDGE} is {name!r}, which is not a WSGI app but {found!r}; name a callable instance."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _transport_factory(app: Flask, settings: Settings, bridge: WSGIApplication) -> TransportFactory:
+    return TransportFactory(_InAppContext(app, bridge), script_name=settings.url_prefix)
+
+
+class _InAppContext:
+    """A WSGI app, called in the application context of the Flask app that it is mounted in.
+
+    The context is entered with the call and left with the end of the body: call, iteration and ``close()``
+    have to come from one thread and one context, as they do by the transport. The public door does not need
+    it.
+    """
+
+    __slots__ = ("_app", "_wsgi_app")
+
+    def __init__(self, app: Flask, wsgi_app: WSGIApplication) -> None:
+        self._app = app
+        self._wsgi_app = wsgi_app
+
+    def __repr__(self) -> str:
+        return f"<{self._wsgi_app!r} in the context of {self._app.name!r}>"
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        context = self._app.app_context()
+        context.push()
+        try:
+            body = self._wsgi_app(environ, start_response)
+        except BaseException as error:
+            context.pop(error)
+            raise
+        if type(body) in (list, tuple):
+            context.pop(None)
+            return body
+        return _BodyInContext(body, context)
+
+
+class _BodyInContext:
+    """A body that leaves the application context after it has been closed."""
+
+    __slots__ = ("_body", "_context")
+
+    def __init__(self, body: Iterable[bytes], context: AppContext) -> None:
+        self._body = body
+        self._context: AppContext | None = context
+
+    def __iter__(self) -> Iterator[bytes]:
+        # The body's own iterator: nothing is added to the cost of a chunk.
+        return iter(self._body)
+
+    def close(self) -> None:
+        context, self._context = self._context, None
+        if context is None:
+            return
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            # With the exception in flight, if there is one, for the app's teardown functions.
+            context.pop()

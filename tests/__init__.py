@@ -1,0 +1,1 @@
+"""The tests mirror the package: one folder per part, one file per module."""

@@ -1,0 +1,39 @@
+"""Feeding turn machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from flask_aibridge.bridge.intercept.turn import BlockingTurn, StreamingTurn, Turn, WireFormat
+from flask_aibridge.bridge.intercept.vocabulary import Item, Relay
+
+
+def sse(*documents: object, named: bool = True) -> bytes:
+    """Write documents as events, named after their type."""
+    events = []
+    for document in documents:
+        name = f"event: {document['type']}\n" if named and isinstance(document, dict) else ""
+        data = document if isinstance(document, str) else json.dumps(document)
+        events.append(f"{name}data: {data}\n\n")
+    return "".join(events).encode()
+
+
+def said(turn: Turn, pieces: Iterable[bytes]) -> list[Item]:
+    """Feed a turn to its end, and return all it said but the bytes, which must come through unchanged."""
+    pieces = list(pieces)
+    items = [item for piece in pieces for item in turn.feed(piece)]
+    items.extend(turn.finish())
+    assert b"".join(item.data for item in items if isinstance(item, Relay)) == b"".join(pieces)
+    return [item for item in items if not isinstance(item, Relay)]
+
+
+def streamed(wire_format: WireFormat, stream: bytes, size: int = 1) -> list[Item]:
+    """Say what a stream means that arrives in pieces of ``size`` bytes."""
+    pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
+    return said(StreamingTurn(wire_format), pieces)
+
+
+def answered(wire_format: WireFormat, document: object) -> list[Item]:
+    """Say what a blocking answer means."""
+    return said(BlockingTurn(wire_format), [json.dumps(document).encode()])

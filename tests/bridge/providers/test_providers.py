@@ -1,0 +1,121 @@
+"""Providers: their routes, their URLs, their keys, their errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_aibridge.bridge.providers.base import Provider
+from flask_aibridge.bridge.providers.registry import TYPES, providers_from
+from flask_aibridge.config import DEFAULT_BASE_URLS, ProviderSettings
+from flask_aibridge.errors import ConfigError
+
+
+def provider(kind: str, base_url: str = "", keys: tuple[str, ...] = ("sk-1", "sk-2")) -> Provider:
+    settings = ProviderSettings("p", kind, base_url or DEFAULT_BASE_URLS[kind], keys)
+    return providers_from([settings])["p"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "path", "url"),
+    [
+        ("anthropic", "", "/v1/messages", "https://api.anthropic.com/v1/messages"),
+        ("anthropic", "http://h:1/", "/v1/messages", "http://h:1/v1/messages"),
+        ("anthropic", "http://h/a/b/", "/v1/models/x", "http://h/a/b/v1/models/x"),
+        ("openai", "", "/v1/chat/completions", "https://api.openai.com/v1/chat/completions"),
+        ("openai", "http://h/v1/", "/v1/responses", "http://h/v1/responses"),
+        (
+            "openai",
+            "https://h/v1beta/openai",
+            "/v1/chat/completions",
+            "https://h/v1beta/openai/chat/completions",
+        ),
+        ("openai", "https://h", "/v1/chat/completions", "https://h/chat/completions"),
+        ("openai", "https://h/v1", "/v1/models/v1/x", "https://h/v1/models/v1/x"),
+    ],
+)
+def test_urls_are_joined_as_the_providers_sdk_joins_them(
+    kind: str, base_url: str, path: str, url: str
+) -> None:
+    """OpenAI's base URL stands for ``/v1`` and all before it, Anthropic's for what comes before ``/v1``."""
+    assert provider(kind, base_url).url(path, "") == url
+    assert provider(kind, base_url).url(path, "a=b%20c") == f"{url}?a=b%20c"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "route", "followed"),
+    [
+        ("anthropic", "/v1/messages", "/v1/messages", True),
+        ("anthropic", "/v1/messages/count_tokens", "/v1/messages/count_tokens", False),
+        ("anthropic", "/v1/models", "/v1/models", False),
+        ("anthropic", "/v1/models/a/b", "/v1/models/*", False),
+        ("anthropic", "/v1/messages/batches", None, False),
+        ("anthropic", "/v1/files", None, False),
+        ("anthropic", "/v1/chat/completions", None, False),
+        ("anthropic", "/v1/organizations/me", None, False),
+        ("openai", "/v1/chat/completions", "/v1/chat/completions", True),
+        ("openai", "/v1/responses", "/v1/responses", True),
+        ("openai", "/v1/responses/resp_1/cancel", "/v1/responses/*", False),
+        ("openai", "/v1/embeddings", "/v1/embeddings", False),
+        ("openai", "/v1/models/x", "/v1/models/*", False),
+        ("openai", "/v1/modelsx", None, False),
+        ("openai", "/chat/completions", None, False),
+        ("openai", "/v1/files", None, False),
+        ("openai", "", None, False),
+    ],
+)
+def test_only_listed_paths_are_routes(kind: str, path: str, route: str | None, followed: bool) -> None:
+    """The host's key may do more than its callers should."""
+    found = provider(kind).route(path)
+    assert (found.path if found else None) == route
+    assert bool(found and found.wire_format) is followed
+
+
+def test_each_provider_carries_its_key_its_own_way() -> None:
+    """The first key, so far; none without one."""
+    assert provider("anthropic").credentials() == {"X-Api-Key": "sk-1"}
+    assert provider("openai").credentials() == {"Authorization": "Bearer sk-1"}
+    assert provider("openai", keys=()).credentials() is None
+
+
+def test_errors_have_the_providers_own_form() -> None:
+    """What the SDKs look for is where they look for it."""
+    assert provider("anthropic").error(413, "too large", "id1") == {
+        "type": "error",
+        "error": {"type": "request_too_large", "message": "too large"},
+        "request_id": "id1",
+    }
+    assert provider("openai").error(502, "gone", "id1") == {
+        "error": {"message": "gone", "type": "server_error", "param": None, "code": None}
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (ProviderSettings("Big", "openai", "http://h", ()), "name 'Big'"),
+        (ProviderSettings("a/b", "openai", "http://h", ()), "name 'a/b'"),
+        (ProviderSettings("p", "gopher", "http://h", ()), "types are anthropic, openai"),
+        (ProviderSettings("p", "openai", "ftp://h", ()), "base_url"),
+        (ProviderSettings("p", "openai", "http://u:pw@h", ()), "base_url"),
+        (ProviderSettings("p", "openai", "http://h?a=b", ()), "base_url"),
+        (ProviderSettings("p", "openai", "http://[", ()), "base_url"),
+    ],
+)
+def test_providers_that_cannot_work_are_refused(settings: ProviderSettings, message: str) -> None:
+    """With a sentence that names what is wrong and shows no secret."""
+    with pytest.raises(ConfigError, match=message) as error:
+        providers_from([settings])
+    assert "pw" not in str(error.value)
+
+
+def test_names_are_unique_and_types_may_repeat() -> None:
+    """Several instances of one type are told apart by their names."""
+    one, other = (ProviderSettings(name, "openai", "http://h", ()) for name in ("p", "q"))
+    assert sorted(providers_from([one, other])) == ["p", "q"]
+    with pytest.raises(ConfigError, match="two providers"):
+        providers_from([one, one])
+
+
+def test_every_type_of_the_configuration_is_there() -> None:
+    """What the configuration allows, the bridge can do."""
+    assert set(TYPES) == set(DEFAULT_BASE_URLS)

@@ -1,0 +1,132 @@
+"""Which headers pass the bridge."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_aibridge.bridge.headers import (
+    CREDENTIALS,
+    HOP_BY_HOP,
+    media_type,
+    request_headers,
+    response_headers,
+)
+
+
+def sent(*, plain_answer: bool = True, **environ: str) -> dict[str, str]:
+    return request_headers(environ, plain_answer=plain_answer)
+
+
+def returned(*headers: tuple[str, str], status: int = 200) -> list[tuple[str, str]]:
+    return response_headers([("Content-Type", "text/plain"), *headers], status)[1:]
+
+
+def test_end_to_end_headers_go_on() -> None:
+    """What the SDKs send about themselves and about the API reaches the provider."""
+    headers = sent(
+        HTTP_ANTHROPIC_VERSION="2023-06-01",
+        HTTP_ANTHROPIC_BETA="a,b",
+        HTTP_OPENAI_ORGANIZATION="org",
+        HTTP_USER_AGENT="agent/1",
+        HTTP_X_STAINLESS_LANG="python",
+        HTTP_IDEMPOTENCY_KEY="i",
+        CONTENT_TYPE="application/json",
+    )
+    assert headers == {
+        "Anthropic-Version": "2023-06-01",
+        "Anthropic-Beta": "a,b",
+        "Openai-Organization": "org",
+        "User-Agent": "agent/1",
+        "X-Stainless-Lang": "python",
+        "Idempotency-Key": "i",
+        "Content-Type": "application/json",
+        "Accept-Encoding": "identity",
+    }
+
+
+DROPPED = {
+    *CREDENTIALS,
+    *HOP_BY_HOP,
+    "host",
+    "content-length",
+    "expect",
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-anything",
+    "x-real-ip",
+    "x-aibridge-interception-id",
+}
+
+
+@pytest.mark.parametrize("name", sorted(DROPPED))
+def test_what_is_not_for_the_provider_stays(name: str) -> None:
+    """Credentials, hop-by-hop headers and what tells of the caller's connection."""
+    environ = {"HTTP_" + name.upper().replace("-", "_"): "x"}
+    assert set(request_headers(environ, plain_answer=True)) == {"User-Agent", "Accept-Encoding"}
+
+
+def test_headers_that_connection_names_are_hop_by_hop() -> None:
+    """RFC 9110 section 7.6.1, in both directions."""
+    assert "X-Private" not in sent(HTTP_CONNECTION="close, X-Private", HTTP_X_PRIVATE="1")
+    assert returned(("Connection", "close, X-Private"), ("X-Private", "1")) == []
+
+
+def test_a_compressed_answer_is_asked_for_only_where_nobody_reads_along() -> None:
+    """What the caller accepts goes on where the answer is relayed unread."""
+    assert sent(plain_answer=False, HTTP_ACCEPT_ENCODING="br")["Accept-Encoding"] == "br"
+    assert sent(plain_answer=False)["Accept-Encoding"] == "identity"
+    assert sent(HTTP_ACCEPT_ENCODING="br")["Accept-Encoding"] == "identity"
+
+
+def test_what_the_provider_says_of_its_answer_comes_back() -> None:
+    """Ids, rate limits, retry advice, doubled headers, the length."""
+    kept = [
+        ("request-id", "r"),
+        ("Retry-After", "5"),
+        ("x-ratelimit-remaining-tokens", "1"),
+        ("X-Should-Retry", "false"),
+        ("Link", "a"),
+        ("Link", "b"),
+        ("Content-Length", "7"),
+        ("Content-Encoding", "gzip"),
+    ]
+    assert returned(*kept) == kept
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(HOP_BY_HOP),
+        "Set-Cookie",
+        "Strict-Transport-Security",
+        "Alt-Svc",
+        "Date",
+        "Server",
+        "Status",
+        "bad name",
+        "1x",
+        "x-",
+    ],
+)
+def test_what_is_not_for_the_caller_stays(name: str) -> None:
+    """Hop-by-hop headers, cookies, what speaks for the provider's host, what WSGI has no room for."""
+    assert returned((name, "x")) == []
+
+
+@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\0b", "a\x7f"])
+def test_a_header_with_control_characters_is_dropped(value: str) -> None:
+    """A folded header would otherwise become two."""
+    assert returned(("X-Folded", value)) == []
+
+
+def test_an_answer_without_a_body_has_no_media_type_and_any_other_has_one() -> None:
+    """``wsgiref.validate`` asks for both."""
+    assert response_headers([("Content-Type", "text/plain"), ("Content-Length", "0")], 204) == []
+    assert response_headers([], 200) == [("Content-Type", "application/octet-stream")]
+
+
+def test_media_types_are_compared_without_parameters() -> None:
+    """Neither case nor the charset matters."""
+    assert media_type([("content-type", "Text/Event-Stream; charset=utf-8")]) == "text/event-stream"
+    assert media_type([]) == ""

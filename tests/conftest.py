@@ -1,0 +1,35 @@
+"""What every part's tests may ask for: a deadline, and the promise that a test left nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.leaks import Snapshot
+
+DEADLINE_SECONDS = 20.0
+"""How long a test waits for an event that must come: far beyond a slow machine's need, well below a hang."""
+
+# How long an example takes says something about the machine; in a fresh environment the first draw of text builds the
+# tables of Unicode, which takes seconds. A failure prints what reproduces it, so no database is kept.
+settings.register_profile(
+    "project", deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("project")
+
+
+@pytest.fixture
+def deadline() -> float:
+    """Seconds to wait for an event that must come."""
+    return DEADLINE_SECONDS
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """After the test, every descriptor and every thread it opened is gone (cached idle workers aside)."""
+    before = Snapshot()
+    yield
+    left = before.still_left_behind(DEADLINE_SECONDS)
+    assert not left, f"left behind by the test: {', '.join(left)}"

@@ -1,0 +1,1 @@
+"""Tests of ``flask_aibridge.demo``: one file per module."""

@@ -1,0 +1,1 @@
+"""Tests of ``flask_aibridge.license``: one file per module."""

@@ -1,0 +1,369 @@
+"""``config``: what a key may be, what it is by default, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_aibridge import config as config_module
+from flask_aibridge.config import BUILT_IN, KNOWN_KEYS, ProviderSettings, Settings, read_settings
+from flask_aibridge.errors import ConfigError, ConfigWarning
+
+SECRET = "sk-do-not-show-this"
+
+
+def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return []
+
+
+def read(env: dict[str, str] | None = None, **config: Any) -> Settings:
+    return read_settings(config, env or {})
+
+
+def test_the_defaults_alone_are_enough() -> None:
+    """An empty config is a built-in bridge at the default prefix, with nothing secret and nobody allowed."""
+    assert read() == Settings(url_prefix="/api/v2/aibridge", bridge=BUILT_IN)
+    assert read().mount_bridge
+
+
+def test_absent_keys_are_written_into_the_config() -> None:
+    """``app.config`` shows what is in force."""
+    config: dict[str, Any] = {}
+    read_settings(config, {})
+
+    assert set(config) == set(KNOWN_KEYS)
+    assert config["AIBRIDGE_URL_PREFIX"] == "/api/v2/aibridge"
+
+
+def test_a_key_that_is_set_is_left_alone() -> None:
+    """``setdefault`` semantics."""
+    config: dict[str, Any] = {"AIBRIDGE_URL_PREFIX": "/ai", "OTHER": 1}
+    read_settings(config, {})
+
+    assert (config["AIBRIDGE_URL_PREFIX"], config["OTHER"]) == ("/ai", 1)
+
+
+def test_keys_from_the_environment_are_not_written_into_the_config() -> None:
+    """A config is printed more easily than an environment."""
+    config: dict[str, Any] = {}
+    read_settings(config, {"OPENAI_API_KEY": SECRET})
+
+    assert SECRET not in repr(config)
+
+
+def test_settings_are_frozen_and_independent_of_the_config() -> None:
+    """What is changed after init_app has no effect."""
+    keys = {"alice": "aib_1_x"}
+    settings = read(AIBRIDGE_API_KEYS=keys)
+    keys["eve"] = "aib_2_y"
+
+    assert dict(settings.api_keys) == {"alice": "aib_1_x"}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.url_prefix = "/other"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        settings.api_keys["eve"] = "aib_2_y"  # type: ignore[index]
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    """Settings may be logged whole."""
+    providers = {"openai": {"type": "openai", "keys": [SECRET]}}
+    settings = read(
+        AIBRIDGE_PROVIDERS=providers, AIBRIDGE_API_KEYS={"a": f"aib_{SECRET}"}, AIBRIDGE_LICENSE=SECRET
+    )
+
+    assert SECRET not in repr(settings)
+    assert SECRET not in repr(settings.providers[0])
+
+
+def test_every_known_key_is_documented() -> None:
+    """The table in the docstring is whole."""
+    assert [key for key in KNOWN_KEYS if f"``{key}``\n" not in (config_module.__doc__ or "")] == []
+
+
+class TestUnknownKeys:
+    def test_a_misspelt_key_is_named_with_the_nearest(self) -> None:
+        """Whoever wrote it sees what was meant."""
+        with pytest.warns(ConfigWarning, match=r"AIBRIDGE_LICENCE is not .* Did you mean AIBRIDGE_LICENSE\?"):
+            read(AIBRIDGE_LICENCE="x")
+
+    def test_a_key_like_no_other_is_named_alone(self) -> None:
+        """No guess is better than a wrong one."""
+        with pytest.warns(ConfigWarning) as caught:
+            read(AIBRIDGE_ZZZZQQQQ=1)
+        assert "Did you mean" not in str(caught[0].message)
+
+    @pytest.mark.parametrize("key", ["AIBRIDGES", "OTHER_AIBRIDGE_KEY", *KNOWN_KEYS])
+    def test_other_keys_are_nobodys_business(self, key: str) -> None:
+        """Only the prefix ``AIBRIDGE_`` is ours."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            config_module._warn_of_unknown_keys({key: None})
+
+
+class TestURLPrefix:
+    @pytest.mark.parametrize("value", ["/ai", "/api/v2/aibridge", "/a.b/c-d_e~f", "/~user/@x"])
+    def test_good(self, value: str) -> None:
+        """A path of segments."""
+        assert read(AIBRIDGE_URL_PREFIX=value).url_prefix == value
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "",
+            "/",
+            "ai",
+            "/ai/",
+            "//ai",
+            "/a//b",
+            "/a/../b",
+            "/.",
+            "/<x>",
+            "/a?b",
+            "/a#b",
+            "/a%20b",
+            "/a b",
+            "/ä",
+            "/a\n",
+            None,
+            1,
+            b"/ai",
+        ],
+    )
+    def test_bad(self, value: Any) -> None:
+        """The error names the key, the value and what is allowed."""
+        with pytest.raises(ConfigError) as caught:
+            read(AIBRIDGE_URL_PREFIX=value)
+        assert str(caught.value).startswith(f"AIBRIDGE_URL_PREFIX is {value!r}; it must be a path")
+
+    @given(st.text(max_size=20))
+    def test_whatever_is_accepted_is_safe_to_route(self, value: str) -> None:
+        """No prefix gets through that a URL rule or a path comparison would read differently."""
+        try:
+            accepted = read(AIBRIDGE_URL_PREFIX=value).url_prefix
+        except ConfigError:
+            return
+        assert accepted.isascii()
+        assert accepted.startswith("/")
+        assert not accepted.endswith("/")
+        assert not set("<>%?# \\") & set(accepted)
+
+
+class TestBridge:
+    @pytest.mark.parametrize("value", [BUILT_IN, "package.module:app", wsgi_app])
+    def test_good(self, value: Any) -> None:
+        """The built-in one, an import string, or any callable."""
+        assert read(AIBRIDGE_BRIDGE=value).bridge is value
+
+    @pytest.mark.parametrize("value", ["builtin", "module", "a:b:c", "", 1, False, ["a:b"]])
+    def test_bad(self, value: Any) -> None:
+        """Anything else stops the app."""
+        with pytest.raises(ConfigError, match="^AIBRIDGE_BRIDGE is .* it must be 'built-in', a WSGI app"):
+            read(AIBRIDGE_BRIDGE=value)
+
+    def test_the_argument_is_the_default(self) -> None:
+        """Without the key, the app that was passed is mounted."""
+        assert read_settings({}, {}, wsgi_app=wsgi_app).bridge is wsgi_app
+
+    def test_the_config_overrides_the_argument(self) -> None:
+        """Also where it names the built-in bridge."""
+        assert read_settings({"AIBRIDGE_BRIDGE": BUILT_IN}, {}, wsgi_app=wsgi_app).bridge == BUILT_IN
+
+    def test_none_mounts_nothing(self) -> None:
+        """The public route is then a 404."""
+        assert not read(AIBRIDGE_BRIDGE=None).mount_bridge
+
+    def test_an_argument_stands_in_for_none(self) -> None:
+        """``None`` turns off the built-in bridge, not a given one."""
+        assert read_settings({"AIBRIDGE_BRIDGE": None}, {}, wsgi_app=wsgi_app).bridge is wsgi_app
+
+
+class TestLicense:
+    @pytest.mark.parametrize("value", [None, "", "  \n"])
+    def test_nothing(self, value: Any) -> None:
+        """An empty text is no licence: what an unset variable becomes in a container's environment."""
+        assert read(AIBRIDGE_LICENSE=value).license is None
+
+    def test_a_value_of_the_wrong_type_is_not_shown(self) -> None:
+        """A licence is nobody else's to read."""
+        with pytest.raises(ConfigError, match="^AIBRIDGE_LICENSE has a value of type bytes") as caught:
+            read(AIBRIDGE_LICENSE=SECRET.encode())
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize("value", ["license.jwt", Path("license.jwt")])
+    def test_a_file_is_a_path(self, value: Any) -> None:
+        """As text or as a ``Path``."""
+        assert read(AIBRIDGE_LICENSE_FILE=value).license_file == "license.jwt"
+
+    @pytest.mark.parametrize("value", [1, b"x", "a\0b"])
+    def test_a_file_that_cannot_be_one(self, value: Any) -> None:
+        """Named with its key."""
+        with pytest.raises(ConfigError, match="^AIBRIDGE_LICENSE_FILE is "):
+            read(AIBRIDGE_LICENSE_FILE=value)
+
+    @pytest.mark.parametrize(
+        "value", [None, "key", ["key"], {"kid": 1}, {"kid": " "}, {1: "key"}, {"": "key"}]
+    )
+    def test_public_keys_are_a_mapping(self, value: Any) -> None:
+        """Of key ids to texts; what the texts are is the licence's business."""
+        with pytest.raises(ConfigError, match="AIBRIDGE_LICENSE_PUBLIC_KEYS"):
+            read(AIBRIDGE_LICENSE_PUBLIC_KEYS=value)
+
+
+class TestProviders:
+    def test_a_provider_has_defaults(self) -> None:
+        """The type is enough."""
+        settings = read(AIBRIDGE_PROVIDERS={"claude": {"type": "anthropic"}, "gpt": {"type": "openai"}})
+        assert settings.providers == (
+            ProviderSettings("claude", "anthropic", "https://api.anthropic.com"),
+            ProviderSettings("gpt", "openai", "https://api.openai.com/v1"),
+        )
+
+    def test_several_of_a_type(self) -> None:
+        """Names are free; order and every field are kept."""
+        fields = {"type": "openai", "base_url": "http://10.0.0.1:8000/v1/", "keys": ["k1", "k2"]}
+        settings = read(AIBRIDGE_PROVIDERS={"openai-2": fields, "local": fields})
+        assert settings.providers == (
+            ProviderSettings("openai-2", "openai", "http://10.0.0.1:8000/v1", ("k1", "k2")),
+            ProviderSettings("local", "openai", "http://10.0.0.1:8000/v1", ("k1", "k2")),
+        )
+
+    @pytest.mark.parametrize("name", ["OpenAI", "open_ai", "a/b", "a.b", "ä", "a b", "."])
+    def test_bad_names(self, name: str) -> None:
+        """A name is a path segment."""
+        with pytest.raises(ConfigError, match="a name in AIBRIDGE_PROVIDERS is .* made of a-z, 0-9"):
+            read(AIBRIDGE_PROVIDERS={name: {"type": "openai"}})
+
+    @pytest.mark.parametrize("value", ["openai", ["openai"], 1, {"openai": "sk-1"}, {"": {}}, {None: {}}])
+    def test_bad_forms(self, value: Any) -> None:
+        """A mapping of mappings."""
+        with pytest.raises(ConfigError, match="AIBRIDGE_PROVIDERS"):
+            read(AIBRIDGE_PROVIDERS=value)
+
+    @pytest.mark.parametrize("type_", [None, "", "gemini", "OpenAI", 1, ["openai"]])
+    def test_bad_types(self, type_: Any) -> None:
+        """Only the wire formats that are spoken."""
+        match = r"AIBRIDGE_PROVIDERS\['x'\]\['type'\] is .* must be 'anthropic' or 'openai'"
+        with pytest.raises(ConfigError, match=match):
+            read(AIBRIDGE_PROVIDERS={"x": {"type": type_}})
+
+    def test_an_unknown_field_is_named_with_the_nearest(self) -> None:
+        """A misspelt field would else be a default unnoticed."""
+        with pytest.raises(ConfigError, match="has a field 'baseurl'.*Did you mean base_url"):
+            read(AIBRIDGE_PROVIDERS={"x": {"type": "openai", "baseurl": "http://localhost"}})
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "localhost",
+            "//localhost",
+            "ftp://localhost",
+            "http://",
+            "http:///v1",
+            "http://h:x",
+            "http://h:0",
+            "http://h:99999",
+            "http://h/v1?x=1",
+            "http://h/v1#x",
+            "http://h/a b",
+            "http://h\r\n",
+            "http://[::1",
+            "http://h\\x",
+            1,
+            None,
+            b"http://h",
+        ],
+    )
+    def test_bad_base_urls(self, url: Any) -> None:
+        """Only http(s), with a host, and nothing that the bridge's own paths would be lost behind."""
+        with pytest.raises(ConfigError, match=r"AIBRIDGE_PROVIDERS\['x'\]\['base_url'\]"):
+            read(AIBRIDGE_PROVIDERS={"x": {"type": "openai", "base_url": url}})
+
+    def test_credentials_in_a_base_url_are_refused_unseen(self) -> None:
+        """They belong in ``keys``, and not in an error message."""
+        with pytest.raises(ConfigError, match="no user, password") as caught:
+            read(AIBRIDGE_PROVIDERS={"x": {"type": "openai", "base_url": f"https://u:{SECRET}@h/v1"}})
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "keys", [SECRET, None, 1, [""], [None], [f"{SECRET}\r\nX: y"], [f" {SECRET}"], ["é"]]
+    )
+    def test_bad_keys_are_not_shown(self, keys: Any) -> None:
+        """A list of texts that can stand in a header."""
+        with pytest.raises(ConfigError, match=r"AIBRIDGE_PROVIDERS\['x'\]\['keys'\]") as caught:
+            read(AIBRIDGE_PROVIDERS={"x": {"type": "openai", "keys": keys}})
+        assert SECRET not in str(caught.value)
+
+
+class TestProvidersFromTheEnvironment:
+    def test_each_key_brings_its_provider(self) -> None:
+        """With the provider's own URL."""
+        settings = read({"ANTHROPIC_API_KEY": "k1", "OPENAI_API_KEY": "k2"})
+        assert settings.providers == (
+            ProviderSettings("anthropic", "anthropic", "https://api.anthropic.com", ("k1",)),
+            ProviderSettings("openai", "openai", "https://api.openai.com/v1", ("k2",)),
+        )
+
+    def test_a_base_url_is_enough(self) -> None:
+        """A provider next door asks for no key."""
+        settings = read({"OPENAI_BASE_URL": "http://localhost:11434/v1/", "ANTHROPIC_API_KEY": " "})
+        assert settings.providers == (ProviderSettings("openai", "openai", "http://localhost:11434/v1"),)
+
+    def test_the_config_replaces_the_environment(self) -> None:
+        """Also where it says that there are none."""
+        assert read({"OPENAI_API_KEY": "k"}, AIBRIDGE_PROVIDERS={}).providers == ()
+
+    def test_a_bad_variable_is_named(self) -> None:
+        """Nobody looks for it in the config."""
+        with pytest.raises(
+            ConfigError, match="^the environment variable OPENAI_BASE_URL is 'api.openai.com'"
+        ):
+            read({"OPENAI_BASE_URL": "api.openai.com"})
+
+
+class TestAPIKeys:
+    @pytest.mark.parametrize("key", ["aib_1_secret", "aib_x", "aib_A-b.c~d_e="])
+    def test_good(self, key: str) -> None:
+        """The prefix and visible characters."""
+        assert dict(read(AIBRIDGE_API_KEYS={"alice": key}).api_keys) == {"alice": key}
+
+    @pytest.mark.parametrize(
+        "key", [SECRET, f"aib_{SECRET}\n", f"aib_ {SECRET}", "aib_", "aib_é", None, b"aib_x"]
+    )
+    def test_bad_keys_are_not_shown(self, key: Any) -> None:
+        """The user is named instead."""
+        with pytest.raises(ConfigError, match=r"AIBRIDGE_API_KEYS\['alice'\]") as caught:
+            read(AIBRIDGE_API_KEYS={"alice": key})
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize("user", ["", " ", "a\nb", 1, None])
+    def test_bad_users(self, user: Any) -> None:
+        """A user is a name that can stand in a log line."""
+        with pytest.raises(ConfigError, match="a name in AIBRIDGE_API_KEYS"):
+            read(AIBRIDGE_API_KEYS={user: "aib_1_x"})
+
+    def test_one_key_for_two_users(self) -> None:
+        """A record could not say whose request it was."""
+        with pytest.raises(ConfigError, match="'alice' and 'bob' the same key") as caught:
+            read(AIBRIDGE_API_KEYS={"alice": f"aib_{SECRET}", "bob": f"aib_{SECRET}"})
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize("value", [None, "aib_1_x", ["aib_1_x"]])
+    def test_bad_forms(self, value: Any) -> None:
+        """A mapping of users to keys."""
+        with pytest.raises(ConfigError, match="^AIBRIDGE_API_KEYS has a value of type"):
+            read(AIBRIDGE_API_KEYS=value)
+
+
+def test_a_long_wrong_value_is_cut_short() -> None:
+    """An error stays one line."""
+    with pytest.raises(ConfigError) as caught:
+        read(AIBRIDGE_URL_PREFIX="x" * 10_000)
+    assert len(str(caught.value)) < 500

@@ -1,0 +1,46 @@
+"""The tutorial works; the reference names every key and every code that there is."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_aibridge import config
+from flask_aibridge.license.refusals import REFUSALS
+from flask_aibridge.testing import serve_stand_in
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_every_refusal_is_explained(code: str) -> None:
+    """Whoever looks up the ``code`` of a 403 finds it."""
+    assert f"``{code}``" in (DOCS / "reference" / "errors.rst").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("key", config.KNOWN_KEYS)
+def test_every_key_is_explained(key: str) -> None:
+    """The table of keys, which the reference shows, is complete."""
+    assert f"``{key}``" in (config.__doc__ or "")
+
+
+def test_the_tutorials_application_streams_an_answer() -> None:
+    """The program of the tutorial, with the stand-in that it names, answers with the provider's events."""
+    namespace: dict[str, Any] = {"__name__": "tutorial"}
+    exec(compile(_first_program(DOCS / "tutorial.rst"), "tutorial.rst", "exec"), namespace)
+    with serve_stand_in() as provider:
+        client = namespace["create_app"](provider.base_url).test_client()
+        with client.get("/haiku") as answer:
+            text = answer.get_data(as_text=True)
+
+    assert answer.status_code == 200
+    assert "event: message_stop\n" in text
+
+
+def _first_program(page: Path) -> str:
+    lines = page.read_text(encoding="utf-8").split(".. code-block:: python\n", 1)[1].splitlines()
+    end = next(i for i, line in enumerate(lines) if line and not line.startswith("   "))
+    return textwrap.dedent("\n".join(lines[:end]))
