@@ -79,7 +79,7 @@ class ProviderSettings:
     :param type: the wire format: ``"anthropic"`` or ``"openai"``.
     :param base_url: ``http(s)://host[:port][/path]`` with no slash at the end, in the convention of the
         provider's own SDK.
-    :param keys: the provider's API keys, best first; empty for a provider that asks for none.
+    :param keys: the provider's API keys, best first; empty for a server of one's own that asks for none.
     """
 
     name: str

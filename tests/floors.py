@@ -31,6 +31,7 @@ FLOORS = {
     "cli": 6,
     "public_door": 6,
     "extension": 7,
+    "demo": 7,
     "__init__": 7,
 }
 
@@ -47,7 +48,8 @@ MAY_IMPORT = {
     "ui": EVERYTHING_BELOW,
     "cli": EVERYTHING_BELOW | {"api", "ui", "testing"},
     "public_door": EVERYTHING_BELOW,
-    "extension": frozenset(FLOORS) - {"__init__"},
+    "extension": frozenset(FLOORS) - {"__init__", "demo"},
+    "demo": frozenset(FLOORS),
     "__init__": frozenset(FLOORS),
 }
 """The table's last column; a part may always import itself."""

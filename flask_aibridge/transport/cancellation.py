@@ -90,4 +90,6 @@ def _call(callback: Callable[[], object]) -> None:
     try:
         callback()
     except Exception:
-        _log.exception("A callback of Cancellation.on_cancel() raised; it should only stop something, and quickly.")
+        _log.exception(
+            "A callback of Cancellation.on_cancel() raised; it should only stop something, and quickly."
+        )

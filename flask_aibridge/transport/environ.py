@@ -54,7 +54,9 @@ def environ_key(name: str | bytes) -> str | None:
     """
     text = name.decode("latin-1") if isinstance(name, bytes) else name
     if not _is_token(text):
-        raise ValueError(f"Invalid header name {text!r}: use letters, digits and hyphens (RFC 9110 section 5.1).")
+        raise ValueError(
+            f"Invalid header name {text!r}: use letters, digits and hyphens (RFC 9110 section 5.1)."
+        )
     key: str | None = text.upper().replace("-", "_")
     if "_" in text:
         key = None
@@ -85,7 +87,9 @@ class Mount:
 
     __slots__ = ("_fixed", "extra", "path_prefix", "script_name")
 
-    def __init__(self, script_name: str = "", path_prefix: str = "", extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, script_name: str = "", path_prefix: str = "", extra: Mapping[str, Any] | None = None
+    ) -> None:
         self.script_name = _checked_path("script_name", script_name)
         self.path_prefix = _checked_path("path_prefix", path_prefix)
         self._fixed: dict[str, Any] = {
@@ -162,7 +166,9 @@ class Origin:
 
     def _split_target(self, target: str) -> tuple[str, str | None]:
         if _illegal_in_target(target):
-            raise ValueError(f"The URL must be percent-encoded ASCII without spaces or controls; it is {target!r}.")
+            raise ValueError(
+                f"The URL must be percent-encoded ASCII without spaces or controls; it is {target!r}."
+            )
         if target.startswith("/"):
             return target.partition("#")[0], None
         if target == "*":
@@ -233,7 +239,9 @@ def _checked_path(name: str, path: str) -> str:
     if not path:
         return ""
     if not path.startswith("/") or path.endswith("/") or _illegal_in_mount(path):
-        raise ValueError(f"{name} must be empty or like '/mount': it starts with a slash and ends without; it is {path!r}.")
+        raise ValueError(
+            f"{name} must be empty or like '/mount': it starts with a slash and ends without; it is {path!r}."
+        )
     return path
 
 

@@ -16,58 +16,29 @@ import contextvars
 import functools
 import http.client
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from wsgiref.util import FileWrapper
 
-from .cancellation import Cancellation
-from .pipe import Channel, Doorbell, ReaderGone
 from . import workers
+from .cancellation import Cancellation
+from .doorbell import Doorbell
+from .head import Head, Headers, checked_head
+from .pipe import Channel, ReaderGone
 from .workers import Slots
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
     from types import TracebackType
+
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["Exchange", "Head"]
 
 _log = logging.getLogger("flask_aibridge.transport")
 
-_Headers = list[tuple[str, str]]
 _ExcInfo = tuple[type[BaseException], BaseException, "TracebackType"]
-
-_status_line = re.compile(r"([1-9][0-9]{2}) ([^\x00-\x1f\x7f]*)").fullmatch
-_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-_illegal_in_value = re.compile("[\x00\r\n]|[^\x00-\xff]").search
-
-# RFC 9110 section 7.6.1, and "Trailers" as wsgiref.util lists it: they are the server's, and here is no connection.
-_HOP_BY_HOP: Final = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "trailers",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
-
-# Names seen so far → (lower case, hop-by-hop). Bounded, since apps may invent names.
-_KNOWN_NAMES_MAX: Final = 1024
-_known_names: dict[str, tuple[str, bool]] = {}
-
-# Status lines seen before → code and reason. The same bound.
-_known_statuses: dict[str, tuple[int, str]] = {}
-
-# Content types seen before, as sent: every response has one, and there are few. The same bound.
-_known_headers: set[tuple[str, str]] = set()
 
 # Where no body is sent (HEAD, 204, 304) the iterable is run all the same, for its side effects, but nobody's leaving
 # would ever end an endless one. Seconds that it gets.
@@ -78,15 +49,6 @@ _ERROR_BODY: Final = b"Internal Server Error\n"
 # Flask keeps its contexts in variables of this prefix (flask.app_ctx, flask.request_ctx): the caller's must not be
 # seen by an app that runs on the caller's behalf, or the two would share `g`, `request` and the teardown of both.
 _FLASK_VARIABLES: Final = "flask."
-
-
-class Head(NamedTuple):
-    """What comes before the body."""
-
-    status: int
-    reason: str
-    headers: _Headers
-    length: int | None  # bytes the body will have, where it is known
 
 
 class Input(Protocol):
@@ -105,14 +67,18 @@ class Exchange:
 
     # Defaults live in the class, as in Channel.
     head: Head | None = None
-    _pending: tuple[int, str, _Headers, int | None] | None = None
+    _pending: Head | None = None
     _remaining: int | None = None  # bytes that the Content-Length still promises
     _streaming = False  # the head is committed, and there is no Content-Length to keep
     _bodiless_until = 0.0
     _slots: Slots | None = None
 
     def __init__(
-        self, app: WSGIApplication, environ: dict[str, Any], request_body: Input, doorbell: Doorbell | None = None
+        self,
+        app: WSGIApplication,
+        environ: dict[str, Any],
+        request_body: Input,
+        doorbell: Doorbell | None = None,
     ) -> None:
         self.cancellation = Cancellation()
         self.channel = Channel(doorbell)
@@ -232,7 +198,7 @@ class Exchange:
     # start_response and write
 
     def _start_response(
-        self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /
+        self, status: str, headers: Headers, exc_info: _ExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
         if exc_info is not None:
             try:
@@ -241,8 +207,15 @@ class Exchange:
             finally:
                 exc_info = None  # PEP 3333: the traceback must not keep this frame alive
         elif self._pending is not None:
-            raise AssertionError("start_response() was called twice; the second call needs exc_info (PEP 3333).")
-        self._pending = _checked_head(status, headers)
+            raise AssertionError(
+                "start_response() was called twice; the second call needs exc_info (PEP 3333)."
+            )
+        self._pending, left_out = checked_head(status, headers)
+        if left_out:
+            # Debug, since every app that proxies an upstream's headers does it.
+            _log.debug(
+                "Hop-by-hop headers are not the app's to send; left out: %s (PEP 3333).", ", ".join(left_out)
+            )
         return self._write
 
     def _write(self, data: bytes) -> None:
@@ -275,7 +248,9 @@ class Exchange:
 
     def _send_all(self, body: Iterable[bytes]) -> None:
         if isinstance(body, (bytes, str)) or not (hasattr(body, "__iter__") or hasattr(body, "__getitem__")):
-            raise AssertionError(f"The app returned {type(body).__name__}; it must return an iterable of bytes (PEP 3333).")
+            raise AssertionError(
+                f"The app returned {type(body).__name__}; it must return an iterable of bytes (PEP 3333)."
+            )
         channel = self.channel
         put = channel.put
         for chunk in body:
@@ -323,7 +298,7 @@ class Exchange:
             status, reason, headers, length = self._pending
             if length is None and not self._bodiless and status not in (204, 304):
                 headers.append(("Content-Length", str(len(data))))
-                self._pending = (status, reason, headers, len(data))
+                self._pending = Head(status, reason, headers, len(data))
             self._commit()
         if self._bodiless:
             data = b""
@@ -346,7 +321,9 @@ class Exchange:
             slots.give_back()
 
     def _warn_excess(self, excess: int) -> None:
-        _log.warning("The app sent %d bytes more than its Content-Length says; they were cut off (PEP 3333).", excess)
+        _log.warning(
+            "The app sent %d bytes more than its Content-Length says; they were cut off (PEP 3333).", excess
+        )
 
     def _fail(self, error: BaseException) -> None:
         if self.channel.abandoned:
@@ -359,7 +336,9 @@ class Exchange:
             self.head = Head(500, "Internal Server Error", headers, 0 if self._bodiless else length)
             self.channel.end(b"" if self._bodiless else _ERROR_BODY)
             return
-        _log.error("The app raised in the middle of its response; the caller gets an incomplete one.", exc_info=error)
+        _log.error(
+            "The app raised in the middle of its response; the caller gets an incomplete one.", exc_info=error
+        )
         self.channel.end(error=error)
 
 
@@ -370,84 +349,6 @@ class _TooShort(Exception):
 def _check_chunk(chunk: object) -> None:
     if type(chunk) is not bytes and not isinstance(chunk, bytes):
         raise AssertionError(f"The app sent {type(chunk).__name__}; a body consists of bytes (PEP 3333).")
-
-
-def _checked_head(status: str, headers: _Headers) -> tuple[int, str, _Headers, int | None]:
-    try:
-        code_and_reason = _known_statuses[status]
-    except (KeyError, TypeError):
-        code_and_reason = _checked_status(status)
-    if type(headers) is not list:
-        raise AssertionError(f"The headers must be a list, not {type(headers).__name__} (PEP 3333).")
-    kept, length = _checked_headers(headers)
-    return *code_and_reason, kept, length
-
-
-def _checked_status(status: str) -> tuple[int, str]:
-    if type(status) is not str:
-        raise AssertionError(f"The status must be a str such as '200 OK', not {type(status).__name__} (PEP 3333).")
-    match = _status_line(status) or _status_line(status + " ")
-    if match is None:
-        raise AssertionError(
-            f"The status must be three digits and a reason, such as '200 OK', not {status!r} (PEP 3333)."
-        )
-    code = int(match[1])
-    if code < 200:
-        raise AssertionError(f"{code} is not a final status; an app cannot send it (RFC 9110 section 15.2).")
-    if any(character > "\xff" for character in match[2]):
-        raise AssertionError(f"The reason must be latin-1 text; it is {match[2]!r} (PEP 3333).")
-    if len(_known_statuses) < _KNOWN_NAMES_MAX:
-        _known_statuses[status] = (code, match[2])
-    return code, match[2]
-
-
-def _checked_headers(headers: _Headers) -> tuple[_Headers, int | None]:
-    kept: _Headers = []
-    length: int | None = None
-    for header in headers:
-        try:
-            if header in _known_headers:
-                kept.append(header)
-                continue
-        except TypeError:  # unhashable, so certainly not a tuple of two strings
-            pass
-        if type(header) is not tuple or len(header) != 2:
-            raise AssertionError(f"A header must be a tuple of name and value, not {header!r} (PEP 3333).")
-        name, value = header
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise AssertionError(f"The name and value of header {name!r} must be str (PEP 3333).")
-        lower, hop_by_hop = _known_names.get(name) or _checked_name(name)
-        if _illegal_in_value(value):
-            raise AssertionError(f"The value of header {name!r} must be latin-1 text without CR, LF or NUL (RFC 9110 section 5.5).")
-        if hop_by_hop:
-            _log.debug("The app's header %s is hop-by-hop, so not its to send; it was left out (PEP 3333).", name)
-            continue
-        if lower == "content-length":
-            previous, length = length, _checked_length(value)
-            if previous is not None:
-                if previous != length:
-                    raise AssertionError("The app sent two Content-Length headers that differ (RFC 9110 section 8.6).")
-                continue
-        header = (name, value.strip(" \t"))
-        kept.append(header)
-        if lower == "content-type" and len(_known_headers) < _KNOWN_NAMES_MAX and type(name) is type(value) is str:
-            _known_headers.add(header)
-    return kept, length
-
-
-def _checked_name(name: str) -> tuple[str, bool]:
-    if not _is_token(name):
-        raise AssertionError(f"Invalid header name {name!r}: use letters, digits and hyphens (RFC 9110 section 5.1).")
-    known = (name.lower(), name.lower() in _HOP_BY_HOP)
-    if len(_known_names) < _KNOWN_NAMES_MAX:
-        _known_names[name] = known
-    return known
-
-
-def _checked_length(value: str) -> int:
-    if not (value.isascii() and value.strip().isdigit()):
-        raise AssertionError(f"Content-Length must be a number of bytes, not {value!r} (RFC 9110 section 8.6).")
-    return int(value)
 
 
 def _callers_context() -> contextvars.Context:

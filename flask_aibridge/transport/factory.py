@@ -49,7 +49,9 @@ class TransportFactory:
     def __repr__(self) -> str:
         return f"<TransportFactory {self.script_name} → {self.wsgi_app!r}>"
 
-    def transport_for(self, provider: str, source: Source | str, *, key_id: str | None = None) -> WSGIPoolManager:
+    def transport_for(
+        self, provider: str, source: Source | str, *, key_id: str | None = None
+    ) -> WSGIPoolManager:
         """A transport whose requests reach ``provider`` by the bridge: ``/v1/messages`` arrives as ``/<provider>/v1/messages``.
 
         :param provider: the provider's name in the bridge: one path segment.
@@ -60,8 +62,12 @@ class TransportFactory:
         """
         _check_provider(provider)
         if not isinstance(source, str):
-            raise TypeError(f"source must be a Source or str, such as Source.AGENTS, not {type(source).__name__}.")
-        environ: dict[str, Any] = {"flask_aibridge.source": source if isinstance(source, Source) else Source(source)}
+            raise TypeError(
+                f"source must be a Source or str, such as Source.AGENTS, not {type(source).__name__}."
+            )
+        environ: dict[str, Any] = {
+            "flask_aibridge.source": source if isinstance(source, Source) else Source(source)
+        }
         if key_id is not None:
             if not isinstance(key_id, str):
                 raise TypeError(f"key_id must be a str or None, not {type(key_id).__name__}.")

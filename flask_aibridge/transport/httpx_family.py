@@ -6,19 +6,17 @@ client sees (responses, streams, exceptions) is that library's own.
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import http.client
-import weakref
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, ClassVar, Final
 
-from .exchange import Exchange, Head
+from .exchange import Exchange
+from .head import Head
 from .mounted import MountedApp
-from .pipe import Channel, Doorbell, ReaderGone
+from .pipe import Channel, ReaderGone
 from .request_body import InMemoryInput, StreamedInput
 from .response_body import ResponseBody
+from .sleeping import Wake, sleeper
 from .urllib3 import WSGIPoolManager
 
 __all__ = ["AsyncFace", "SyncFace"]
@@ -54,7 +52,9 @@ class _Face:
             origin = self._mounted.mount.origin(url.scheme, url.raw_host.decode("ascii"), url.port)
             self._origins[key] = origin
         try:
-            environ: dict[str, Any] = origin.environ(request.method, url.raw_path.decode("ascii"), request.headers.raw)
+            environ: dict[str, Any] = origin.environ(
+                request.method, url.raw_path.decode("ascii"), request.headers.raw
+            )
         except ValueError as error:
             raise self.library.LocalProtocolError(str(error)) from error
         return environ
@@ -141,7 +141,9 @@ class SyncFace(_Face):
         body = ResponseBody(exchange, head, method=request.method, timeout=read_timeout, strict=True)
         return self._response(head, self.stream_type(SyncBody(body, self._broken)))
 
-    def _begin_and_send(self, environ: dict[str, Any], parts: Iterator[bytes], timeout: float | None) -> Exchange:
+    def _begin_and_send(
+        self, environ: dict[str, Any], parts: Iterator[bytes], timeout: float | None
+    ) -> Exchange:
         channel = Channel()
         exchange = self._begin(environ, StreamedInput(channel))
         try:
@@ -209,19 +211,21 @@ class AsyncFace(_Face):
         except (TimeoutError, http.client.RemoteDisconnected) as error:
             raise self._no_head(error) from error
         whole = exchange.whole_body()
-        return self._response(head, self.stream_type(body) if whole is None else self.library.ByteStream(whole))
+        return self._response(
+            head, self.stream_type(body) if whole is None else self.library.ByteStream(whole)
+        )
 
     async def _begin_and_send(
         self, environ: dict[str, Any], parts: AsyncIterator[bytes], timeout: float | None
     ) -> Exchange:
         channel = Channel()
         exchange = self._begin(environ, StreamedInput(channel))
-        sleeper = _sleeper()
+        waiting = sleeper()
         try:
             async for part in parts:
                 if part:
                     channel.put(part, hold=False)
-                    while await sleeper.sleep(channel.want_room, channel.forget_room_wake, timeout):
+                    while await waiting.sleep(channel.want_room, channel.forget_room_wake, timeout):
                         pass
         except ReaderGone:
             return exchange
@@ -241,11 +245,13 @@ class AsyncFace(_Face):
 class AsyncBody:
     """A response body as the library iterates it, in a task: what has arrived, as it arrives."""
 
-    def __init__(self, exchange: Exchange, timeout: float | None, broken: Callable[[Exception], Exception]) -> None:
+    def __init__(
+        self, exchange: Exchange, timeout: float | None, broken: Callable[[Exception], Exception]
+    ) -> None:
         self._exchange: Exchange | None = exchange
         self._timeout = timeout
         self._broken = broken
-        self._sleeper = _sleeper()
+        self._sleeper = sleeper()
         self._left: int | None = None
 
     def __del__(self) -> None:
@@ -311,141 +317,13 @@ class AsyncBody:
         self.close()
 
 
-_Wake = Callable[[], object]
-
-
-class _LoopSleeper:
-    """Sleeps in a task of an asyncio loop; woken by any thread.
-
-    All sleepers of a loop share one alarm: under load, many are woken by one call of ``call_soon_threadsafe``. The timeout
-    is one timer for a whole body, moved on lazily, since a read timeout is set for every event and hardly ever expires.
-    """
-
-    __slots__ = ("_alarm", "_deadline", "_future", "_loop", "_timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._alarm = _alarm_of(loop)
-        self._future: asyncio.Future[bool] | None = None
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def sleep(self, want: Callable[[_Wake], bool], forget: Callable[[], bool], timeout: float | None) -> bool:
-        """Whether it had to sleep: until woken, by what ``want`` registers. Raises :exc:`TimeoutError`."""
-        future = self._loop.create_future()
-        if not want(functools.partial(self._alarm.ring, future)):
-            return False
-        self._future = future
-        if timeout is not None:
-            self._deadline = self._loop.time() + timeout
-            if self._timer is None:
-                self._timer = self._loop.call_later(timeout, self._expire)
-        try:
-            if not await future:
-                raise TimeoutError("timed out")
-        finally:
-            self._future = None
-            forget()
-        return True
-
-    def _expire(self) -> None:
-        self._timer = None
-        future = self._future
-        if future is None or future.done():
-            return
-        remaining = self._deadline - self._loop.time()
-        if remaining > 0:
-            self._timer = self._loop.call_later(remaining, self._expire)
-        else:
-            future.set_result(False)
-
-    def __del__(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-
-class _Alarm:
-    """Wakes futures of one loop from other threads, as many as have come together at once."""
-
-    __slots__ = ("__weakref__", "_loop", "_ready", "_set")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
-        self._ready: deque[asyncio.Future[bool]] = deque()
-        self._set = False
-
-    def ring(self, future: asyncio.Future[bool]) -> None:
-        """Wake one sleeper; from any thread."""
-        self._ready.append(future)
-        if self._set:
-            return  # the loop has not come round to it yet, and will find this one too
-        self._set = True
-        loop = self._loop()
-        if loop is not None:
-            try:
-                loop.call_soon_threadsafe(self._wake_all)
-            except RuntimeError:  # the loop is closed: nobody sleeps in it any more
-                self._ready.clear()
-
-    def _wake_all(self) -> None:
-        self._set = False  # before looking, so that whoever comes now sets it again
-        ready = self._ready
-        while ready:
-            future = ready.popleft()
-            if not future.done():
-                future.set_result(True)
-
-
-_alarms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = weakref.WeakKeyDictionary()
-
-
-def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
-    alarm = _alarms.get(loop)
-    if alarm is None:
-        alarm = _alarms.setdefault(loop, _Alarm(loop))
-    return alarm
-
-
-class _DoorbellSleeper:
-    """Sleeps in a task of any other loop that anyio knows: on a pipe, which costs two descriptors while it sleeps."""
-
-    __slots__ = ()
-
-    async def sleep(self, want: Callable[[_Wake], bool], forget: Callable[[], bool], timeout: float | None) -> bool:
-        """As :meth:`_LoopSleeper.sleep`."""
-        import anyio
-
-        doorbell = Doorbell()
-        rung = False
-        try:
-            if not want(doorbell.ring):
-                return False
-            try:
-                with anyio.fail_after(timeout):
-                    await anyio.wait_readable(doorbell.fileno())
-                rung = True
-            finally:
-                if not rung and not forget():
-                    doorbell.answer()  # a ring is on its way, and must not outlive the descriptor
-            return True
-        finally:
-            doorbell.close()
-
-
-def _sleeper() -> _LoopSleeper | _DoorbellSleeper:
-    try:
-        return _LoopSleeper(asyncio.get_running_loop())
-    except RuntimeError:
-        return _DoorbellSleeper()
-
-
 async def _take_slot(mounted: MountedApp, timeout: float | None) -> bool:
     slots = mounted.slots
     if slots.try_take():
         return True
-    waiting: list[_Wake] = []
+    waiting: list[Wake] = []
 
-    def want(wake: _Wake) -> bool:
+    def want(wake: Wake) -> bool:
         waiting.append(wake)
         return slots.want(wake)
 
@@ -453,7 +331,7 @@ async def _take_slot(mounted: MountedApp, timeout: float | None) -> bool:
         return slots.give_up(waiting[0])
 
     try:
-        await _sleeper().sleep(want, lambda: True, timeout)
+        await sleeper().sleep(want, lambda: True, timeout)
     except BaseException as error:
         if not forget():
             slots.give_back()  # granted in the same moment

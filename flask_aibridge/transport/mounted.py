@@ -38,7 +38,9 @@ class MountedApp:
                 "The in-process transport needs pipes that can be polled, which Windows lacks; use Linux or macOS."
             )
         if not callable(app):
-            raise TypeError(f"A WSGI app must be callable; {app!r} is not. Pass the app itself, such as your Flask object.")
+            raise TypeError(
+                f"A WSGI app must be callable; {app!r} is not. Pass the app itself, such as your Flask object."
+            )
         self.app = app
         self.mount = Mount(script_name, path_prefix, environ)
         self.slots = process_slots if max_concurrency is None else Slots(_checked_bound(max_concurrency))

@@ -15,15 +15,14 @@ Three rules keep this file together.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+from .doorbell import Doorbell, Era, current_era
 
 __all__ = ["HIGH_WATER", "Channel", "Doorbell", "ReaderGone"]
 
@@ -41,79 +40,6 @@ class ReaderGone(BrokenPipeError):
 
     def __init__(self) -> None:
         super().__init__(errno.EPIPE, "The caller has closed the response; stop producing it.")
-
-
-class _Era:
-    """The stretch of a process' life between two forks: what was opened in another era is not ours to touch."""
-
-    __slots__ = ("doorbells",)
-
-    def __init__(self) -> None:
-        self.doorbells: set[Doorbell] = set()
-
-
-_era = _Era()
-
-
-def _begin_era() -> None:
-    """In a forked child: let go of the parent's descriptors and disown the parent's exchanges."""
-    global _era
-    inherited, _era = _era.doorbells, _Era()
-    for doorbell in inherited:
-        doorbell.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_era)
-
-
-class Doorbell:
-    """A pipe that carries wake-ups: one byte each, from any thread, to whoever polls the read end.
-
-    Raises :exc:`OSError` (``EMFILE``, ``ENFILE``) where no descriptors are left.
-    """
-
-    __slots__ = ("_poll", "_reader", "_writer")
-
-    def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
-        self._poll: select.poll | None = None
-        _era.doorbells.add(self)
-
-    def fileno(self) -> int:
-        """The read end: readable while a wake-up waits in it."""
-        return self._reader
-
-    def ring(self) -> None:
-        """Leave one wake-up. Never blocks: each is answered before the next is left."""
-        os.write(self._writer, b"\0")
-
-    def answer(self) -> None:
-        """Take one wake-up, which must be there or on its way."""
-        os.read(self._reader, 1)
-
-    def wait(self, timeout: float) -> bool:
-        """Whether a wake-up came within ``timeout`` seconds.
-
-        ``select.poll`` is looked up at the first call, not at import, since gevent replaces it.
-        """
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self._reader, select.POLLIN)
-        return bool(self._poll.poll(timeout * 1000))
-
-    def close(self) -> None:
-        """Give both descriptors back. Does nothing the second time, or in a forked child."""
-        if self._reader >= 0 and self in _era.doorbells:
-            _era.doorbells.discard(self)
-            self.disown()
-
-    def disown(self) -> None:
-        """Close this process' copies of the descriptors."""
-        reader, writer, self._reader, self._writer = self._reader, self._writer, -1, -1
-        for descriptor in (reader, writer):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
 
 
 class Channel:
@@ -147,7 +73,7 @@ class Channel:
         # Reentrant, because a response may be given up by the garbage collector in the very thread, and between
         # the very statements, that hold it.
         self._lock = threading.RLock()
-        self._era = _era
+        self._era: Era = current_era()
         self._chunks: deque[bytes] = deque()
         self._doorbell = doorbell
 
@@ -262,7 +188,7 @@ class Channel:
 
     def take(self, limit: int | None = None) -> bytes:
         """What has arrived, at most ``limit`` bytes of it; empty where nothing waits. Never blocks."""
-        if self._era is not _era:
+        if self._era is not current_era():
             raise _foreign()
         chunks = self._chunks
         count = len(chunks)
@@ -311,7 +237,7 @@ class Channel:
 
     def want_news(self, wake: _Wake) -> bool:
         """Whether there is nothing to take yet; if so ``wake`` is called once, in any thread, when there is."""
-        if self._era is not _era:
+        if self._era is not current_era():
             raise _foreign()
         if self._chunks or self._ended:
             return False
@@ -353,7 +279,7 @@ class Channel:
 
     def fileno(self) -> int:
         """A descriptor that is readable, from now on, exactly while there is something to take or it is over."""
-        if self._era is not _era:
+        if self._era is not current_era():
             raise _foreign()
         with self._lock:
             if self._doorbell is None or self._doorbell.fileno() < 0:
@@ -377,7 +303,7 @@ class Channel:
 
     def abandon(self) -> bool:
         """Leave: drop what waits, wake both sides. Returns whether the producer was still at work."""
-        if self._era is not _era:
+        if self._era is not current_era():
             return False
         with self._lock:
             if self._abandoned:

@@ -16,7 +16,9 @@ __all__ = ["InMemoryInput", "StreamedInput"]
 
 
 def _over() -> ConnectionResetError:
-    return ConnectionResetError(errno.ECONNRESET, "The exchange is over; its request body can no longer be read.")
+    return ConnectionResetError(
+        errno.ECONNRESET, "The exchange is over; its request body can no longer be read."
+    )
 
 
 class _OverInput(io.BytesIO):
@@ -118,6 +120,8 @@ class StreamedInput(io.RawIOBase):
                 return part
             if channel.drained:
                 if channel.error is not None and not isinstance(channel.error, ReaderGone):
-                    raise ConnectionResetError(errno.ECONNRESET, "The caller stopped sending its request body.")
+                    raise ConnectionResetError(
+                        errno.ECONNRESET, "The caller stopped sending its request body."
+                    )
                 return b""
             channel.wait(None)

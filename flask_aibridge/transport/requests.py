@@ -23,7 +23,9 @@ class WSGIAdapter(requests.adapters.HTTPAdapter):
     :raises TypeError: for anything else.
     """
 
-    def __init__(self, manager: WSGIPoolManager, *, max_retries: Any = requests.adapters.DEFAULT_RETRIES) -> None:
+    def __init__(
+        self, manager: WSGIPoolManager, *, max_retries: Any = requests.adapters.DEFAULT_RETRIES
+    ) -> None:
         if not isinstance(manager, WSGIPoolManager):
             raise TypeError(
                 f"WSGIAdapter takes a WSGIPoolManager, not {type(manager).__name__}: "

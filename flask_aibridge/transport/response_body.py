@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from .pipe import ReaderGone
 
 if TYPE_CHECKING:
-    from .exchange import Exchange, Head
+    from .exchange import Exchange
+    from .head import Head
 
 __all__ = ["ResponseBody"]
 
@@ -24,7 +25,9 @@ class ResponseBody:
     ``strict`` is false; one that the app broke off always does.
     """
 
-    def __init__(self, exchange: Exchange, head: Head, *, method: str, timeout: float | None, strict: bool) -> None:
+    def __init__(
+        self, exchange: Exchange, head: Head, *, method: str, timeout: float | None, strict: bool
+    ) -> None:
         self._exchange: Exchange | None = exchange
         self._channel = exchange.channel
         self._headers = head.headers

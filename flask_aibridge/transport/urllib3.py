@@ -16,17 +16,24 @@ import urllib3
 from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import (
+    ClosedPoolError,
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
 from urllib3.poolmanager import SSL_KEYWORDS, PoolManager
 from urllib3.response import BaseHTTPResponse, HTTPResponse
-from urllib3.util.request import SKIP_HEADER, SKIPPABLE_HEADERS, body_to_chunks
 from urllib3.util.retry import Retry
 from urllib3.util.timeout import Timeout
 
-from .environ import header_text
-from .exchange import Exchange, Head
+from .doorbell import Doorbell
+from .exchange import Exchange
+from .framing import framed, header_pairs, limited
+from .head import Head
 from .mounted import MountedApp
-from .pipe import Channel, Doorbell, ReaderGone
+from .pipe import Channel, ReaderGone
 from .request_body import InMemoryInput, StreamedInput
 from .response_body import ResponseBody
 
@@ -85,7 +92,9 @@ class WSGIResponse(HTTPResponse):
         self.length_remaining = 0
         return data
 
-    def stream(self, amt: int | None = 2**16, decode_content: bool | None = None) -> Generator[bytes, None, None]:
+    def stream(
+        self, amt: int | None = 2**16, decode_content: bool | None = None
+    ) -> Generator[bytes, None, None]:
         """Each batch of bytes as it arrives, at most ``amt`` of them at once; never empty."""
         if amt == 0:
             return
@@ -121,7 +130,9 @@ class WSGIConnection:
     def __init__(self, mounted: MountedApp, scheme: str, host: str, port: int | None, **options: Any) -> None:
         self.host = host
         self.port = port
-        self.timeout: float | None = Timeout.resolve_default_timeout(options.get("timeout", Timeout.DEFAULT_TIMEOUT))
+        self.timeout: float | None = Timeout.resolve_default_timeout(
+            options.get("timeout", Timeout.DEFAULT_TIMEOUT)
+        )
         self.blocksize: int = options.get("blocksize", 16384)
         self.source_address = None
         self.socket_options = None
@@ -145,7 +156,9 @@ class WSGIConnection:
         """Whether it is open; there is no network that could have dropped it."""
         return not self.is_closed
 
-    def set_tunnel(self, host: str, port: int | None = None, headers: Any = None, scheme: str = "http") -> None:
+    def set_tunnel(
+        self, host: str, port: int | None = None, headers: Any = None, scheme: str = "http"
+    ) -> None:
         """Refused: there is no proxy on the way to an app in this process."""
         raise ValueError("An in-process connection has no proxy to tunnel through; do not configure one.")
 
@@ -177,7 +190,7 @@ class WSGIConnection:
     ) -> None:
         """Call the app in a worker thread, and send it the body. The first four arguments are positional for botocore."""
         self._request = _Request(method, url, preload_content, decode_content, enforce_content_length)
-        pairs, skipped = _header_pairs(headers)
+        pairs, skipped = header_pairs(headers)
         environ = self._origin.environ(method, url, pairs)
         if "HTTP_ACCEPT_ENCODING" not in environ and "accept-encoding" not in skipped:
             environ["HTTP_ACCEPT_ENCODING"] = "identity"
@@ -185,7 +198,7 @@ class WSGIConnection:
             environ["HTTP_USER_AGENT"] = _USER_AGENT
         if "host" in skipped:
             environ.pop("HTTP_HOST", None)
-        content, parts = _framed(environ, method, body, chunked=chunked, blocksize=self.blocksize)
+        content, parts = framed(environ, method, body, chunked=chunked, blocksize=self.blocksize)
         if parts is None:
             self._call(environ, InMemoryInput(content))
         else:
@@ -196,7 +209,8 @@ class WSGIConnection:
         slots = self._mounted.slots
         if not slots.try_take() and not slots.take(self.timeout):
             raise ConnectTimeoutError(
-                self, f"All {slots.limit} concurrent calls are taken. (connect timeout={self.timeout}) Raise max_concurrency?"
+                self,
+                f"All {slots.limit} concurrent calls are taken. (connect timeout={self.timeout}) Raise max_concurrency?",
             )
         try:
             doorbell = Doorbell()
@@ -214,7 +228,9 @@ class WSGIConnection:
         self._exchange = exchange
 
     def _not_established(self, error: Exception) -> NewConnectionError:
-        return NewConnectionError(cast("HTTPConnection", self), f"Failed to establish a new connection: {error}")
+        return NewConnectionError(
+            cast("HTTPConnection", self), f"Failed to establish a new connection: {error}"
+        )
 
     def _call_and_send(self, environ: dict[str, Any], parts: Iterable[bytes | str]) -> None:
         """Have the app called and send it the body from here, as it reads: in the caller's thread, as over a socket."""
@@ -222,7 +238,7 @@ class WSGIConnection:
         self._call(environ, StreamedInput(channel))
         exchange = self._exchange
         try:
-            for part in _limited(parts, environ.get("CONTENT_LENGTH")):
+            for part in limited(parts, environ.get("CONTENT_LENGTH")):
                 channel.put(part, timeout=self.timeout)
         except ReaderGone:
             return  # the app has answered without reading all of it, as it may
@@ -248,74 +264,15 @@ class WSGIConnection:
         return WSGIResponse(head, body, request)
 
 
-def _header_pairs(headers: Mapping[str, str] | None) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
-    """The headers as pairs of text, and the lower-case names of those that must not get a default."""
-    pairs: list[tuple[str, str]] = []
-    skipped: tuple[str, ...] = ()
-    for key, content in headers.items() if headers else ():
-        name, value = header_text(key), header_text(content)
-        if value != SKIP_HEADER:
-            pairs.append((name, value))
-        elif name.lower() in SKIPPABLE_HEADERS:
-            skipped += (name.lower(),)
-        else:
-            allowed = "', '".join(sorted(SKIPPABLE_HEADERS))
-            raise ValueError(f"urllib3.util.SKIP_HEADER only supports '{allowed}', not {name!r}.")
-    return pairs, skipped
-
-
-def _framed(
-    environ: dict[str, Any], method: str, body: Any, *, chunked: bool, blocksize: int
-) -> tuple[bytes, Iterable[bytes | str] | None]:
-    """The body, whole or else in parts, with its framing put into ``environ``; a framing that the caller chose stays."""
-    parts: Iterable[bytes | str] | None = None
-    if type(body) is bytes:
-        content: bytes | None = body
-    else:
-        parts, length = body_to_chunks(body, method=method, blocksize=blocksize)
-        content = bytes(next(iter(parts))) if parts is not None and length is not None else None  # type: ignore[arg-type]
-        if parts is None and length == 0:
-            content = b""
-    if chunked or "HTTP_TRANSFER_ENCODING" in environ:
-        environ.setdefault("HTTP_TRANSFER_ENCODING", "chunked")
-        environ.pop("CONTENT_LENGTH", None)
-    elif "CONTENT_LENGTH" in environ:
-        if content is not None:
-            content = _clipped(content, int(environ["CONTENT_LENGTH"]))
-    elif content is not None:
-        environ["CONTENT_LENGTH"] = str(len(content))
-    elif parts is not None:
-        environ["HTTP_TRANSFER_ENCODING"] = "chunked"
-    return (content or b"", None) if content is not None or parts is None else (b"", parts)
-
-
-def _clipped(content: bytes, length: int) -> bytes:
-    if len(content) < length:
-        raise ValueError(f"Content-Length says {length} bytes, but the body has {len(content)}; leave the header out.")
-    return content[:length]
-
-
-def _limited(parts: Iterable[bytes | str], content_length: str | None) -> Iterable[bytes]:
-    """``parts`` as bytes without empty ones, cut off at ``content_length``."""
-    left = None if content_length is None else int(content_length)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else bytes(part)
-        if left is not None:
-            data = data[:left]
-            left -= len(data)
-        if data:
-            yield data
-
-
 class _Attempt:
     """What came of a first request: a response, or an error that urllib3's retry logic knows."""
 
     __slots__ = ("error", "response", "retries", "used")
 
-    def __init__(self, retries: Retry, response: WSGIResponse | None, error: Exception | None) -> None:
+    def __init__(self, retries: Retry) -> None:
         self.retries = retries
-        self.response = response
-        self.error = error
+        self.response: WSGIResponse | None = None
+        self.error: Exception | None = None
         self.used = False
 
     def settled(self) -> WSGIResponse | None:
@@ -329,7 +286,9 @@ class _Attempt:
 class WSGIConnectionPool(HTTPConnectionPool):
     """A pool of connections to one app under one scheme, host and port. It warns of nothing: there is no TLS to miss."""
 
-    def __init__(self, mounted: MountedApp, scheme: str, host: str, port: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, mounted: MountedApp, scheme: str, host: str, port: int | None = None, **options: Any
+    ) -> None:
         self.scheme = scheme
         self._mounted = mounted
         super().__init__(host, port, **options)
@@ -339,7 +298,12 @@ class WSGIConnectionPool(HTTPConnectionPool):
     def _new_conn(self) -> Any:
         self.num_connections += 1
         return WSGIConnection(
-            self._mounted, self.scheme, self.host, self.port, timeout=self.timeout.connect_timeout, **self.conn_kw
+            self._mounted,
+            self.scheme,
+            self.host,
+            self.port,
+            timeout=self.timeout.connect_timeout,
+            **self.conn_kw,
         )
 
     def _get_conn(self, timeout: float | None = None) -> Any:
@@ -383,23 +347,29 @@ class WSGIConnectionPool(HTTPConnectionPool):
             waits = waits.clone()
             waits.start_connect()
         conn: WSGIConnection = self._get_conn()
+        attempt = _Attempt(retries)
         try:
-            response = self._exchange(conn, waits, method, target, body, headers, preload_content, decode_content)
+            response = self._exchange(
+                conn, waits, method, target, body, headers, preload_content, decode_content
+            )
         except (HTTPError, OSError, http.client.HTTPException) as error:
-            conn.close()
-            self._put_conn(None)
-            return _Attempt(retries, None, error)
+            attempt.error = error
         except BaseException:
             conn.close()
-            self._put_conn(None)
             raise
-        response.retries = retries
-        response._pool = self
-        if preload_content:
-            self._put_conn(conn)
         else:
-            response._connection = cast(Any, conn)
-        return _Attempt(retries, response, None)
+            attempt.response = response
+            if attempt.settled():
+                response.retries = retries
+                response._pool = self
+                if preload_content:
+                    self._put_conn(conn)
+                else:
+                    response._connection = cast(Any, conn)
+                return attempt
+        # urllib3 goes on with what came of it: it takes this connection for its own first try.
+        self._idle.append(conn)
+        return attempt
 
     def _exchange(
         self,
@@ -414,7 +384,9 @@ class WSGIConnectionPool(HTTPConnectionPool):
     ) -> WSGIResponse:
         self.num_requests += 1
         conn.timeout = Timeout.resolve_default_timeout(waits.connect_timeout)
-        conn.request(method, target, body, headers, preload_content=preload_content, decode_content=decode_content)
+        conn.request(
+            method, target, body, headers, preload_content=preload_content, decode_content=decode_content
+        )
         conn.timeout = waits.read_timeout
         if conn.timeout == 0:
             raise ReadTimeoutError(self, target, f"Read timed out. (read timeout={conn.timeout})")
@@ -428,10 +400,13 @@ class WSGIConnectionPool(HTTPConnectionPool):
         if attempt is None or attempt.used:
             return super()._make_request(conn, method, url, **options)
         attempt.used = True
-        if attempt.response is None:
+        response = attempt.response
+        if response is None:
             raise attempt.error or ConnectionError("The attempt had no outcome.")
-        attempt.response.retries = options.get("retries")
-        return attempt.response
+        response.retries = options["retries"]
+        response._connection = options["response_conn"]
+        response._pool = self
+        return response
 
     def close(self) -> None:
         """Close idle connections and refuse further requests."""
@@ -479,7 +454,9 @@ class WSGIPoolManager(PoolManager):
         self._known: dict[tuple[str | None, int | None, str | None], HTTPConnectionPool] = {}
 
     def __reduce__(self) -> Any:
-        raise TypeError("A WSGIPoolManager cannot be pickled: its app lives in this process. Make a new one where it is needed.")
+        raise TypeError(
+            "A WSGIPoolManager cannot be pickled: its app lives in this process. Make a new one where it is needed."
+        )
 
     def request(
         self,
@@ -496,7 +473,9 @@ class WSGIPoolManager(PoolManager):
             return super().request(method, url, body, fields, headers, json, **urlopen_kw)
         if body is not None:
             urlopen_kw["body"] = body
-        return self.urlopen(method.upper(), url, headers=self.headers if headers is None else headers, **urlopen_kw)
+        return self.urlopen(
+            method.upper(), url, headers=self.headers if headers is None else headers, **urlopen_kw
+        )
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> BaseHTTPResponse:
         """As :meth:`urllib3.PoolManager.urlopen`.

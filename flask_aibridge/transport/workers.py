@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from .pipe import Doorbell
+from .doorbell import Doorbell
 
 __all__ = ["DEFAULT_MAX_CONCURRENCY", "Slots", "Workers", "process_slots", "run"]
 
@@ -259,4 +259,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-

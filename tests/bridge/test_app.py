@@ -235,12 +235,22 @@ def test_a_head_request_has_a_head_only(bridge: Bridge, hook: RecordingHook) -> 
 def test_a_provider_without_a_key_names_what_to_set(
     make_bridge: MakeBridge, stand_in: Served[StandInProvider]
 ) -> None:
-    """And does not fall back to the caller's own."""
-    bridge = make_bridge(stand_in.base_url, keys=())
+    """And does not fall back to the caller's own: the vendor's service is not even asked."""
+    bridge = make_bridge("https://api.openai.com", keys=())
     reply = ask(bridge, ROUTES[1][0], QUESTION, headers={"Authorization": "Bearer sk-host"})
     assert (reply.status, reply.headers["x-should-retry"]) == (500, "false")
     assert "AIBRIDGE_PROVIDERS['openai']['keys']" in reply.json["error"]["message"]
     assert stand_in.stand_in.requests == []
+
+
+def test_a_server_of_ones_own_may_ask_for_no_key(
+    make_bridge: MakeBridge, stand_in: Served[StandInProvider]
+) -> None:
+    """It gets the request without credentials, the caller's own included."""
+    bridge = make_bridge(stand_in.base_url, keys=())
+    ask(bridge, ROUTES[1][0], QUESTION, headers={"X-Api-Key": "aib_1_secret"})
+    names = {name.lower() for name in stand_in.stand_in.requests[0].headers}
+    assert not names & {"authorization", "x-api-key"}
 
 
 def test_a_body_that_is_too_large(bridge: Bridge) -> None:

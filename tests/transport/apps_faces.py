@@ -74,11 +74,15 @@ class Faucet:
     """An app that sends each chunk when the test says so, and tells what became of it.
 
     ``started`` is set when it was called, ``closed`` when its iterable was closed, ``cancelled`` when it learnt by its
-    ``Cancellation`` that the caller had left. ``head_first`` false holds back even ``start_response``, until the first chunk.
+    ``Cancellation`` that the caller had left. It sends ``first`` by itself, since a head goes out with the first bytes.
     """
 
     def __init__(
-        self, *, status: str = "200 OK", headers: Iterable[tuple[str, str]] = (("Content-Type", "text/plain"),)
+        self,
+        first: bytes = b"first",
+        *,
+        status: str = "200 OK",
+        headers: Iterable[tuple[str, str]] = (("Content-Type", "text/plain"),),
     ) -> None:
         self.started = threading.Event()
         self.closed = threading.Event()
@@ -87,6 +91,7 @@ class Faucet:
         self.closes = 0
         self.taken = 0
         self._head = (status, list(headers))
+        self._first = first
         self._steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def send(self, *chunks: bytes) -> None:
@@ -111,6 +116,8 @@ class Faucet:
 
     def _body(self) -> Iterator[bytes]:
         try:
+            if self._first:
+                yield self._first
             while (step := self._steps.get(timeout=DEADLINE)) is not _END:
                 if step is _CANCELLED:
                     self.cancelled.set()

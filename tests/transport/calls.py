@@ -194,3 +194,14 @@ def run_script(script: str, scenario: str) -> None:
     assert done.returncode == 0, f"{scenario} failed ({done.returncode}):\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
     assert "Exception ignored" not in done.stderr, done.stderr
+
+
+def read_until_error(response: BaseHTTPResponse) -> tuple[bytes, BaseException | None]:
+    """Every byte that can be read, and what then ended the body other than its end."""
+    got = bytearray()
+    try:
+        while chunk := response.read1():
+            got.extend(chunk)
+    except Exception as error:
+        return bytes(got), error
+    return bytes(got), None

@@ -9,7 +9,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from flask_aibridge.bridge.intercept.turn import WireFormat
-from flask_aibridge.config import ProviderSettings
+from flask_aibridge.config import DEFAULT_BASE_URLS, ProviderSettings
 from flask_aibridge.errors import ConfigError
 
 
@@ -54,8 +54,14 @@ class Provider(ABC):
         return self._base_url + self._below_base(path) + (f"?{query}" if query else "")
 
     def credentials(self) -> dict[str, str] | None:
-        """Return the headers that carry the host's key; null where no key is configured."""
-        return self._carry(self._keys[0]) if self._keys else None
+        """Return the headers that carry the host's key; null where one is needed and none is configured.
+
+        A provider at a base URL of the host's own, such as a model server on the same network, may ask for no key;
+        the vendor's own service always does.
+        """
+        if self._keys:
+            return self._carry(self._keys[0])
+        return None if self._base_url == DEFAULT_BASE_URLS.get(self.type) else {}
 
     @abstractmethod
     def error(self, status: int, message: str, interception_id: str) -> dict[str, object]:
