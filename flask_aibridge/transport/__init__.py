@@ -1,7 +1,8 @@
 """HTTP without a network: call a WSGI app in this process as if it were a server.
 
-:class:`WSGIPoolManager` is a :class:`urllib3.PoolManager` for any WSGI app; :class:`TransportFactory` makes the ones that lead to a
-bridge. Faces for other clients are in the module of the client's name: :mod:`~flask_aibridge.transport.requests`,
+:class:`WSGIPoolManager` is a :class:`urllib3.PoolManager` for any WSGI app; :class:`TransportFactory` makes
+the ones that lead to a bridge. Faces for other clients are in the module of the client's name:
+:mod:`~flask_aibridge.transport.requests`,
 :mod:`~flask_aibridge.transport.httpx`, :mod:`~flask_aibridge.transport.httpx2`.
 """
 

@@ -51,22 +51,22 @@ class Cancellation:
                 take_off()
         return self._cancelled
 
-    def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
+    def on_cancel(self, callback: Callable[[], object]) -> Callable[[], object]:
         """Have ``callback`` called once when the exchange is over; at once if it is already.
 
-        It runs in the thread that ends the exchange, so it must be quick: shut a socket down, set an event. What it
-        raises is logged. Returns a function that takes the callback off again: call it when what the callback would
-        stop is done, since a normal end of the app calls it too.
+        It runs in the thread that ends the exchange, so it must be quick: shut a socket down, set an event.
+        What it raises is logged. Returns a function that takes the callback off again: call it when what the
+        callback would stop is done, since a normal end of the app calls it too.
         """
         with _registry:
             if self._callbacks is None:
                 self._callbacks = []
             self._callbacks.append(callback)
-        # _fire() sets the mark before it looks for callbacks, this looks for the mark after it has added one: at least
-        # one of the two sees the other, and taking it off decides who calls it.
+        # _fire() sets the mark before it looks for callbacks, this looks for the mark after it has added one:
+        # at least one of the two sees the other, and taking it off decides who calls it.
         if self._cancelled and self._take_off(callback):
             _call(callback)
-        return functools.partial(self._take_off, callback)  # type: ignore[return-value]  # its answer is for us alone
+        return functools.partial(self._take_off, callback)
 
     def _take_off(self, callback: Callable[[], object]) -> bool:
         with _registry:

@@ -1,7 +1,8 @@
 """``Doorbell``: wake-ups across a pipe, and what a fork does to it.
 
-A forked child inherits the descriptors of its parent's pipes but none of the threads that use them. It lets go of them at
-once, and disowns what was opened before the fork: an *era* is the stretch of a process' life between two forks.
+A forked child inherits the descriptors of its parent's pipes but none of the threads that use them. It lets
+go of them at once, and disowns what was opened before the fork: an *era* is the stretch of a process' life
+between two forks.
 """
 
 from __future__ import annotations

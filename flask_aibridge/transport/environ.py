@@ -1,6 +1,7 @@
 """Pure: the WSGI environ (PEP 3333) of a request that never saw a socket.
 
-A :class:`Mount` says where an app is mounted; :meth:`Mount.origin` what is the same for every request to one host;
+A :class:`Mount` says where an app is mounted; :meth:`Mount.origin` what is the same for every request to one
+host;
 :meth:`Origin.environ` builds the environ of one request, always a fresh plain ``dict``.
 """
 
@@ -24,13 +25,14 @@ _illegal_in_mount = re.compile("[\x00-\x20\x7f?#%\\\\]|[^\x00-\x7f]").search
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
-# Names seen so far → environ key. Bounded, since callers may invent names: past the bound a name is worked out anew.
+# Names seen so far → environ key. Bounded, since callers may invent names: past the bound a name is worked
+# out anew.
 _KNOWN_NAMES_MAX: Final = 1024
 _known_names: dict[str | bytes, str | None] = {}
 
 
-# Whole headers seen before, of the kinds that clients send with every request alike and that hold no secrets. Bounded in
-# number and in length.
+# Whole headers seen before, of the kinds that clients send with every request alike and that hold no secrets.
+# Bounded in number and in length.
 _REPEATED: Final = frozenset(
     (
         "HTTP_ACCEPT",
@@ -49,8 +51,9 @@ _known_headers: dict[tuple[str, str] | tuple[bytes, bytes], tuple[str, str]] = {
 def environ_key(name: str | bytes) -> str | None:
     """The environ key of a header, or ``None`` for one that is left out because it has an underscore.
 
-    ``X_User`` and ``X-User`` would share a key, so an underscore is a way to forge a header that a proxy sets;
-    gunicorn, waitress and werkzeug leave such headers out as well. Raises :exc:`ValueError` for what is no token.
+    ``X_User`` and ``X-User`` would share a key, so an underscore is a way to forge a header that a proxy
+    sets; gunicorn, waitress and werkzeug leave such headers out as well. Raises :exc:`ValueError` for what is
+    no token.
     """
     text = name.decode("latin-1") if isinstance(name, bytes) else name
     if not _is_token(text):
@@ -68,7 +71,9 @@ def environ_key(name: str | bytes) -> str | None:
 
 
 def header_text(value: object) -> str:
-    """A header's name or value as text: ``str``, latin-1 ``bytes`` or ``int``. Raises :exc:`TypeError` for others."""
+    """A header's name or value as text: ``str``, latin-1 ``bytes`` or ``int``. Raises :exc:`TypeError` for
+    others.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -81,8 +86,9 @@ def header_text(value: object) -> str:
 class Mount:
     """Where an app is mounted, and what every one of its environs holds.
 
-    ``script_name`` is the mount point as the app sees it (``""`` or ``/x``); ``path_prefix`` is put before the path
-    of every request; ``extra`` is merged into every environ. Raises :exc:`ValueError` and :exc:`TypeError`.
+    ``script_name`` is the mount point as the app sees it (``""`` or ``/x``); ``path_prefix`` is put before
+    the path of every request; ``extra`` is merged into every environ. Raises :exc:`ValueError` and
+    :exc:`TypeError`.
     """
 
     __slots__ = ("_fixed", "extra", "path_prefix", "script_name")
@@ -141,9 +147,10 @@ class Origin:
     ) -> dict[str, Any]:
         """The environ of one request, but for ``wsgi.input`` and ``wsgi.errors``.
 
-        ``target`` is the request target as it would stand in the request line: percent-encoded, with its query,
-        in origin or absolute form. ``headers`` are pairs of text, or of latin-1 bytes; of repeated ones the values are joined as RFC 9110
-        section 5.3 says. Raises :exc:`ValueError` for a method, target, name or value that could not be sent.
+        ``target`` is the request target as it would stand in the request line: percent-encoded, with its
+        query, in origin or absolute form. ``headers`` are pairs of text, or of latin-1 bytes; of repeated
+        ones the values are joined as RFC 9110 section 5.3 says. Raises :exc:`ValueError` for a method,
+        target, name or value that could not be sent.
         """
         if not _is_token(method):
             raise ValueError(f"Method cannot contain non-token characters {method!r} (RFC 9110 section 9.1).")

@@ -2,12 +2,13 @@
 
 The rules this file keeps (R1–R45 in the documentation's "PEP 3333, rule by rule"):
 
-* the head is committed by the first non-empty chunk, the first ``write()`` or the end of the iterable, not before,
-  so that an error handler can still replace it through ``exc_info``;
+* the head is committed by the first non-empty chunk, the first ``write()`` or the end of the iterable, not
+  before, so that an error handler can still replace it through ``exc_info``;
 * each chunk goes out before the next one is asked for;
 * the iterable is iterated and closed, once, in one thread and one context;
 * ``Content-Length`` is a promise: more is cut off, less is an incomplete body;
-* an exception before the head is committed is a 500, one after it an incomplete body; neither reaches the thread.
+* an exception before the head is committed is a 500, one after it an incomplete body; neither reaches the
+  thread.
 """
 
 from __future__ import annotations
@@ -38,16 +39,17 @@ __all__ = ["Exchange", "Head"]
 
 _log = logging.getLogger("flask_aibridge.transport")
 
-_ExcInfo = tuple[type[BaseException], BaseException, "TracebackType"]
+_ExcInfo = tuple[type[BaseException], BaseException, "TracebackType"] | tuple[None, None, None]
 
-# Where no body is sent (HEAD, 204, 304) the iterable is run all the same, for its side effects, but nobody's leaving
-# would ever end an endless one. Seconds that it gets.
+# Where no body is sent (HEAD, 204, 304) the iterable is run all the same, for its side effects, but nobody's
+# leaving would ever end an endless one. Seconds that it gets.
 BODILESS_SECONDS: Final = 10.0
 
 _ERROR_BODY: Final = b"Internal Server Error\n"
 
-# Flask keeps its contexts in variables of this prefix (flask.app_ctx, flask.request_ctx): the caller's must not be
-# seen by an app that runs on the caller's behalf, or the two would share `g`, `request` and the teardown of both.
+# Flask keeps its contexts in variables of this prefix (flask.app_ctx, flask.request_ctx): the caller's must
+# not be seen by an app that runs on the caller's behalf, or the two would share `g`, `request` and the
+# teardown of both.
 _FLASK_VARIABLES: Final = "flask."
 
 
@@ -61,8 +63,8 @@ class Input(Protocol):
 class Exchange:
     """One call of ``app`` with ``environ``.
 
-    Made and read by the caller; :meth:`start` hands it to a worker. ``doorbell`` is what the caller sleeps on until the
-    head is there; without one it must ask :attr:`channel` for news by itself.
+    Made and read by the caller; :meth:`start` hands it to a worker. ``doorbell`` is what the caller sleeps on
+    until the head is there; without one it must ask :attr:`channel` for news by itself.
     """
 
     # Defaults live in the class, as in Channel.
@@ -98,9 +100,11 @@ class Exchange:
     # The caller's side
 
     def start(self, slots: Slots) -> None:
-        """Have the app called in a worker thread; a slot of ``slots`` must have been taken, and is given back.
+        """Have the app called in a worker thread; a slot of ``slots`` must have been taken, and is given
+        back.
 
-        Raises :exc:`RuntimeError` where no thread can be started: nothing was called then, and the slot is free.
+        Raises :exc:`RuntimeError` where no thread can be started: nothing was called then, and the slot is
+        free.
         """
         self._slots = slots
         context = _callers_context()
@@ -113,8 +117,8 @@ class Exchange:
     def await_head(self, timeout: float | None) -> Head:
         """The head, as soon as it is committed.
 
-        Raises :exc:`TimeoutError` after ``timeout`` seconds, :exc:`http.client.RemoteDisconnected` where somebody cancelled
-        the exchange meanwhile; it is cancelled then.
+        Raises :exc:`TimeoutError` after ``timeout`` seconds, :exc:`http.client.RemoteDisconnected` where
+        somebody cancelled the exchange meanwhile; it is cancelled then.
         """
         channel = self.channel
         try:
@@ -129,7 +133,9 @@ class Exchange:
         return self.head
 
     def whole_body(self) -> bytes | None:
-        """The body, where all of it has arrived and nothing is wrong with it; else ``None``, and nothing is taken."""
+        """The body, where all of it has arrived and nothing is wrong with it; else ``None``, and nothing is
+        taken.
+        """
         channel = self.channel
         if not channel.ended or channel.error is not None:
             return None
@@ -138,7 +144,9 @@ class Exchange:
         return data
 
     def cancel(self) -> None:
-        """End this exchange alone: the app's next write fails, its cancellation fires now. Any thread, any time."""
+        """End this exchange alone: the app's next write fails, its cancellation fires now. Any thread, any
+        time.
+        """
         if self.channel.abandon():
             self.cancellation._fire()
 
@@ -202,7 +210,7 @@ class Exchange:
     ) -> Callable[[bytes], object]:
         if exc_info is not None:
             try:
-                if self.head is not None:
+                if self.head is not None and exc_info[1] is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # PEP 3333: the traceback must not keep this frame alive
@@ -213,9 +221,8 @@ class Exchange:
         self._pending, left_out = checked_head(status, headers)
         if left_out:
             # Debug, since every app that proxies an upstream's headers does it.
-            _log.debug(
-                "Hop-by-hop headers are not the app's to send; left out: %s (PEP 3333).", ", ".join(left_out)
-            )
+            names = ", ".join(left_out)
+            _log.debug("The app sent hop-by-hop headers, not its to send; left out: %s (PEP 3333).", names)
         return self._write
 
     def _write(self, data: bytes) -> None:

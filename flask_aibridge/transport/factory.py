@@ -18,7 +18,8 @@ _is_segment = re.compile(r"[^\x00-\x20\x7f/\\%?#]+").fullmatch
 
 
 class Source(str):
-    """Where in the application a request comes from, for logs and records; nothing is allowed or refused because of it.
+    """Where in the application a request comes from, for logs and records; nothing is allowed or refused
+    because of it.
 
     Open: ``Source("batch-jobs")`` is as good as :attr:`AGENTS`.
     """
@@ -52,7 +53,8 @@ class TransportFactory:
     def transport_for(
         self, provider: str, source: Source | str, *, key_id: str | None = None
     ) -> WSGIPoolManager:
-        """A transport whose requests reach ``provider`` by the bridge: ``/v1/messages`` arrives as ``/<provider>/v1/messages``.
+        """A transport whose requests reach ``provider`` by the bridge: ``/v1/messages`` arrives as
+        ``/<provider>/v1/messages``.
 
         :param provider: the provider's name in the bridge: one path segment.
         :param source: the call site, for logs and records.

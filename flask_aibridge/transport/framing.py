@@ -1,4 +1,5 @@
-"""Pure: a request's headers and body, as urllib3 callers give them, brought into the form that the environ needs.
+"""A request's headers and body, as urllib3 callers give them, brought into the form that the environ
+needs.
 
 The rules are those of ``urllib3.connection.HTTPConnection.request()``.
 """
@@ -34,15 +35,17 @@ def header_pairs(headers: Mapping[str, str] | None) -> tuple[list[tuple[str, str
 def framed(
     environ: dict[str, Any], method: str, body: Any, *, chunked: bool, blocksize: int
 ) -> tuple[bytes, Iterable[bytes | str] | None]:
-    """The body, whole or else in parts, with its framing put into ``environ``; a framing that the caller chose stays."""
+    """The body, whole or else in parts, with its framing put into ``environ``; a framing that the caller
+    chose stays.
+    """
     parts: Iterable[bytes | str] | None = None
     if type(body) is bytes:
         content: bytes | None = body
     else:
         parts, length = body_to_chunks(body, method=method, blocksize=blocksize)
-        content = bytes(next(iter(parts))) if parts is not None and length is not None else None  # type: ignore[arg-type]
-        if parts is None and length == 0:
-            content = b""
+        content = None
+        if length is not None:
+            content = b"" if parts is None else b"".join(map(_as_bytes, parts))
     if chunked or "HTTP_TRANSFER_ENCODING" in environ:
         environ.setdefault("HTTP_TRANSFER_ENCODING", "chunked")
         environ.pop("CONTENT_LENGTH", None)
@@ -54,6 +57,10 @@ def framed(
     elif parts is not None:
         environ["HTTP_TRANSFER_ENCODING"] = "chunked"
     return (content or b"", None) if content is not None or parts is None else (b"", parts)
+
+
+def _as_bytes(part: bytes | str) -> bytes:
+    return part.encode() if isinstance(part, str) else bytes(part)
 
 
 def _clipped(content: bytes, length: int) -> bytes:
@@ -68,7 +75,7 @@ def limited(parts: Iterable[bytes | str], content_length: str | None) -> Iterabl
     """``parts`` as bytes without empty ones, cut off at ``content_length``."""
     left = None if content_length is None else int(content_length)
     for part in parts:
-        data = part.encode() if isinstance(part, str) else bytes(part)
+        data = _as_bytes(part)
         if left is not None:
             data = data[:left]
             left -= len(data)

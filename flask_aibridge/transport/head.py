@@ -13,7 +13,8 @@ _status_line = re.compile(r"([1-9][0-9]{2}) ([^\x00-\x1f\x7f]*)").fullmatch
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _illegal_in_value = re.compile("[\x00\r\n]|[^\x00-\xff]").search
 
-# RFC 9110 section 7.6.1, and "Trailers" as wsgiref.util lists it: they are the server's, and here is no connection.
+# RFC 9110 section 7.6.1, and "Trailers" as wsgiref.util lists it: they are the server's, and here is no
+# connection.
 _HOP_BY_HOP: Final = frozenset(
     (
         "connection",
@@ -50,7 +51,8 @@ class Head(NamedTuple):
 
 
 def checked_head(status: str, headers: Headers) -> tuple[Head, list[str]]:
-    """The head of an app's ``start_response(status, headers)``, and the names of hop-by-hop headers that were left out.
+    """The head of an app's ``start_response(status, headers)``, and the names of hop-by-hop headers that were
+    left out.
 
     Raises :exc:`AssertionError` with the rule that the app broke.
     """
@@ -116,14 +118,14 @@ def _checked_headers(headers: Headers, left_out: list[str]) -> tuple[Headers, in
                         "The app sent two Content-Length headers that differ (RFC 9110 section 8.6)."
                     )
                 continue
-        header = (name, value.strip(" \t"))
-        kept.append(header)
+        cleaned = (name, value.strip(" \t"))
+        kept.append(cleaned)
         if (
             lower == "content-type"
             and len(_known_headers) < _KNOWN_NAMES_MAX
             and type(name) is type(value) is str
         ):
-            _known_headers.add(header)
+            _known_headers.add(cleaned)
     return kept, length
 
 

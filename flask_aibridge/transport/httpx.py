@@ -38,7 +38,8 @@ class _AsyncStream(httpx.AsyncByteStream):
 
 
 class WSGITransport(SyncFace, httpx.BaseTransport):
-    """``httpx.Client(transport=WSGITransport(manager))``: every request of the client goes to the manager's app.
+    """``httpx.Client(transport=WSGITransport(manager))``: every request of the client goes to the manager's
+    app.
 
     :param manager: a :class:`~flask_aibridge.transport.WSGIPoolManager`, such as ``transport_for()`` returns.
     :raises TypeError: for anything else.
@@ -49,7 +50,8 @@ class WSGITransport(SyncFace, httpx.BaseTransport):
 
 
 class AsyncWSGITransport(AsyncFace, httpx.AsyncBaseTransport):
-    """``httpx.AsyncClient(transport=AsyncWSGITransport(manager))``: every request of the client goes to the manager's app.
+    """``httpx.AsyncClient(transport=AsyncWSGITransport(manager))``: every request of the client goes to the
+    manager's app.
 
     It is not bound to a loop: one transport serves clients of several, one after the other or at once.
 

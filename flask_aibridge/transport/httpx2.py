@@ -38,7 +38,8 @@ class _AsyncStream(httpx2.AsyncByteStream):
 
 
 class WSGITransport(SyncFace, httpx2.BaseTransport):
-    """``httpx2.Client(transport=WSGITransport(manager))``: every request of the client goes to the manager's app.
+    """``httpx2.Client(transport=WSGITransport(manager))``: every request of the client goes to the manager's
+    app.
 
     :param manager: a :class:`~flask_aibridge.transport.WSGIPoolManager`, such as ``transport_for()`` returns.
     :raises TypeError: for anything else.
@@ -49,7 +50,8 @@ class WSGITransport(SyncFace, httpx2.BaseTransport):
 
 
 class AsyncWSGITransport(AsyncFace, httpx2.AsyncBaseTransport):
-    """``httpx2.AsyncClient(transport=AsyncWSGITransport(manager))``: every request of the client goes to the manager's app.
+    """``httpx2.AsyncClient(transport=AsyncWSGITransport(manager))``: every request of the client goes to the
+    manager's app.
 
     It is not bound to a loop: one transport serves clients of several, one after the other or at once.
 

@@ -1,14 +1,14 @@
 """What the faces for httpx and httpx2 share: the two libraries have one interface under two names.
 
-The faces stand beside the one for urllib3, on the same exchange. Each names its library once, and everything that a
-client sees (responses, streams, exceptions) is that library's own.
+The faces stand beside the one for urllib3, on the same exchange. Each names its library once, and everything
+that a client sees (responses, streams, exceptions) is that library's own.
 """
 
 from __future__ import annotations
 
 import http.client
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from .exchange import Exchange
 from .head import Head
@@ -26,9 +26,11 @@ _ORIGINS_KNOWN_MAX: Final = 64
 
 
 class _Face:
-    """What the sync and the async face share: from their library's request to an environ, from a head to a response."""
+    """What the sync and the async face share: from their library's request to an environ, from a head to a
+    response.
+    """
 
-    library: ClassVar[Any]
+    library: Any  # the module: httpx or httpx2
 
     def __init__(self, manager: WSGIPoolManager) -> None:
         if not isinstance(manager, WSGIPoolManager):
@@ -112,13 +114,13 @@ class _Face:
 class SyncFace(_Face):
     """A transport for the library's ``Client``."""
 
-    stream_type: ClassVar[Callable[[SyncBody], Any]]
+    stream_type: Any  # makes the library's stream of a SyncBody
 
     def handle_request(self, request: Any) -> Any:
         """Call the app; returns the library's response as soon as its head is committed.
 
-        Raises the library's ``ConnectTimeout`` (no free slot), ``ConnectError`` (no thread), ``ReadTimeout`` (no head in time),
-        ``LocalProtocolError`` (a request that could not be sent).
+        Raises the library's ``ConnectTimeout`` (no free slot), ``ConnectError`` (no thread), ``ReadTimeout``
+        (no head in time), ``LocalProtocolError`` (a request that could not be sent).
         """
         timeouts = request.extensions.get("timeout", {})
         environ = self._environ(request)
@@ -188,10 +190,11 @@ class SyncBody:
 class AsyncFace(_Face):
     """A transport for the library's ``AsyncClient``, on asyncio or trio. No thread waits for a body."""
 
-    stream_type: ClassVar[Callable[[AsyncBody], Any]]
+    stream_type: Any  # makes the library's stream of an AsyncBody
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Call the app; returns the library's response as soon as its head is committed; see :meth:`SyncFace.handle_request`.
+        """Call the app; returns the library's response as soon as its head is committed; see
+        :meth:`SyncFace.handle_request`.
 
         Cancelling the task cancels the exchange.
         """
@@ -216,7 +219,7 @@ class AsyncFace(_Face):
         )
 
     async def _begin_and_send(
-        self, environ: dict[str, Any], parts: AsyncIterator[bytes], timeout: float | None
+        self, environ: dict[str, Any], parts: AsyncIterator[bytes], seconds: float | None
     ) -> Exchange:
         channel = Channel()
         exchange = self._begin(environ, StreamedInput(channel))
@@ -225,7 +228,7 @@ class AsyncFace(_Face):
             async for part in parts:
                 if part:
                     channel.put(part, hold=False)
-                    while await waiting.sleep(channel.want_room, channel.forget_room_wake, timeout):
+                    while await waiting.sleep(channel.want_room, channel.forget_room_wake, seconds):
                         pass
         except ReaderGone:
             return exchange
@@ -260,7 +263,9 @@ class AsyncBody:
             exchange.cancel()
 
     async def await_head(self) -> Head:
-        """The head, within the read timeout. Raises :exc:`TimeoutError`, :exc:`http.client.RemoteDisconnected`."""
+        """The head, within the read timeout. Raises :exc:`TimeoutError`,
+        :exc:`http.client.RemoteDisconnected`.
+        """
         exchange = self._exchange
         if exchange is None:
             raise http.client.RemoteDisconnected("The response is closed.")
@@ -317,7 +322,7 @@ class AsyncBody:
         self.close()
 
 
-async def _take_slot(mounted: MountedApp, timeout: float | None) -> bool:
+async def _take_slot(mounted: MountedApp, seconds: float | None) -> bool:
     slots = mounted.slots
     if slots.try_take():
         return True
@@ -331,7 +336,7 @@ async def _take_slot(mounted: MountedApp, timeout: float | None) -> bool:
         return slots.give_up(waiting[0])
 
     try:
-        await sleeper().sleep(want, lambda: True, timeout)
+        await sleeper().sleep(want, lambda: True, seconds)
     except BaseException as error:
         if not forget():
             slots.give_back()  # granted in the same moment

@@ -18,8 +18,8 @@ __all__ = ["MountedApp"]
 class MountedApp:
     """A WSGI app with its mount point and its bound on concurrent calls.
 
-    ``max_concurrency=None`` shares the bound of the process. Raises :exc:`TypeError` and :exc:`ValueError` for what no
-    request could be made with, and :exc:`RuntimeError` on Windows, whose pipes cannot be polled.
+    ``max_concurrency=None`` shares the bound of the process. Raises :exc:`TypeError` and :exc:`ValueError`
+    for what no request could be made with, and :exc:`RuntimeError` on Windows, whose pipes cannot be polled.
     """
 
     __slots__ = ("app", "mount", "slots")

@@ -2,15 +2,18 @@
 
 Three rules keep this file together.
 
-1. Bytes never cross a descriptor. They wait in a deque, as the objects the producer handed in; what crosses is
-   a *wake-up*, and only when the reader is asleep. (Measured: 2,000 events of 94 bytes through a pipe cost a pair
-   of system calls each; through the deque they cost a handful of wake-ups in all.)
-2. The end of a body is a fact kept here, never inferred from a closed descriptor: a forked child that inherited
+1. Bytes never cross a descriptor. They wait in a deque, as the objects the producer handed in; what crosses
+is
+   a *wake-up*, and only when the reader is asleep. (Measured: 2,000 events of 94 bytes through a pipe cost a
+   pair of system calls each; through the deque they cost a handful of wake-ups in all.)
+2. The end of a body is a fact kept here, never inferred from a closed descriptor: a forked child that
+inherited
    the write end would hold an end-of-file back until it exits.
-3. A sleeping side leaves a *wake*: a callable that whoever has news takes away, under the lock, and calls once,
-   outside it. A side that stops sleeping for another reason takes its own wake back; if it is gone, the wake is on
-   its way and is waited for. So a wake never arrives in somebody else's sleep, and a descriptor is never
-   written to after its owner has closed it.
+3. A sleeping side leaves a *wake*: a callable that whoever has news takes away, under the lock, and calls
+once,
+   outside it. A side that stops sleeping for another reason takes its own wake back; if it is gone, the wake
+   is on its way and is waited for. So a wake never arrives in somebody else's sleep, and a descriptor is
+   never written to after its owner has closed it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from .doorbell import Doorbell, Era, current_era
 
 __all__ = ["HIGH_WATER", "Channel", "Doorbell", "ReaderGone"]
 
-# What Linux gives a pipe by default: enough run-ahead for hundreds of tokens, little enough for a thousand streams.
+# What Linux gives a pipe by default: enough run-ahead for hundreds of tokens, little enough for a thousand
+# streams.
 HIGH_WATER: Final = 64 * 1024
 
 _Wake = Callable[[], object]
@@ -46,15 +50,17 @@ class Channel:
     """Bytes from one producing thread to one reader at a time.
 
     The producer calls :meth:`put` and, once, :meth:`end`; the reader :meth:`take`, :meth:`wait` and, once,
-    :meth:`abandon`. ``doorbell`` is what :meth:`fileno` hands out; without one it makes its own when first asked.
+    :meth:`abandon`. ``doorbell`` is what :meth:`fileno` hands out; without one it makes its own when first
+    asked.
 
-    The usual :meth:`put` takes no lock. Each side first does its own part (the producer appends a chunk, the reader
-    leaves its wake and raises ``_attention``), then looks for the other's: under the interpreter lock at least one of the
-    two sees the other, and the lock below decides what follows. ``_received`` is only ever written by the producer, ``_read``
-    only by the reader.
+    The usual :meth:`put` takes no lock. Each side first does its own part (the producer appends a chunk, the
+    reader leaves its wake and raises ``_attention``), then looks for the other's: under the interpreter lock
+    at least one of the two sees the other, and the lock below decides what follows. ``_received`` is only
+    ever written by the producer, ``_read`` only by the reader.
     """
 
-    # Defaults live in the class: most exchanges never need most of these, and a small one should not pay for them.
+    # Defaults live in the class: most exchanges never need most of these, and a small one should not pay for
+    # them.
     _received = 0
     _read = 0
     _ended = False
@@ -70,8 +76,8 @@ class Channel:
     _room_lock: threading.Lock | None = None
 
     def __init__(self, doorbell: Doorbell | None = None) -> None:
-        # Reentrant, because a response may be given up by the garbage collector in the very thread, and between
-        # the very statements, that hold it.
+        # Reentrant, because a response may be given up by the garbage collector in the very thread, and
+        # between the very statements, that hold it.
         self._lock = threading.RLock()
         self._era: Era = current_era()
         self._chunks: deque[bytes] = deque()
@@ -96,7 +102,8 @@ class Channel:
     def put(self, data: bytes, *, hold: bool = True, timeout: float | None = None) -> None:
         """Make ``data`` readable at once; then, while 64 KiB or more wait, hold the producer.
 
-        ``hold=False`` does not wait (nothing more will come). Raises :exc:`ReaderGone` when the reader has left, and
+        ``hold=False`` does not wait (nothing more will come). Raises :exc:`ReaderGone` when the reader has
+        left, and
         :exc:`TimeoutError` after ``timeout`` seconds without room.
         """
         self._chunks.append(data)
@@ -114,7 +121,9 @@ class Channel:
         self._attend()
 
     def end(self, data: bytes = b"", error: BaseException | None = None) -> None:
-        """Say that nothing follows (after ``data``), and why. Only the first call counts; never blocks or raises."""
+        """Say that nothing follows (after ``data``), and why. Only the first call counts; never blocks or
+        raises.
+        """
         if self._ended:
             return
         if data:
@@ -259,9 +268,10 @@ class Channel:
     def wait(self, timeout: float | None) -> bool:
         """Whether there is news within ``timeout`` seconds: bytes, the end, or :meth:`announce`.
 
-        The reader sleeps on a lock, not on the descriptor. Releasing a lock keeps the interpreter lock, so a producer that
-        is not done goes on until it waits for something itself, and the reader finds a batch; writing to a pipe hands
-        the interpreter over at every chunk (measured on a burst of 2,000 events: 0.6 against 1.9 times a bare pipe).
+        The reader sleeps on a lock, not on the descriptor. Releasing a lock keeps the interpreter lock, so a
+        producer that is not done goes on until it waits for something itself, and the reader finds a batch;
+        writing to a pipe hands the interpreter over at every chunk (measured on a burst of 2,000 events: 0.6
+        against 1.9 times a bare pipe).
         """
         lock = self._reader_lock
         if lock is None:

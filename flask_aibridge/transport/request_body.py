@@ -1,7 +1,8 @@
 """``wsgi.input``: the request body as the app reads it.
 
-A body of bytes is an in-memory file. A streamed one (a file, a generator) is fed through a bounded channel by the
-caller, in its own thread, while the app reads: as over a socket, and with no more memory than a socket's buffers.
+A body of bytes is an in-memory file. A streamed one (a file, a generator) is fed through a bounded channel by
+the caller, in its own thread, while the app reads: as over a socket, and with no more memory than a socket's
+buffers.
 """
 
 from __future__ import annotations

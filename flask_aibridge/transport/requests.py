@@ -14,9 +14,11 @@ __all__ = ["WSGIAdapter"]
 
 
 class WSGIAdapter(requests.adapters.HTTPAdapter):
-    """``session.mount("https://", WSGIAdapter(manager))``: the session's requests to that prefix go to the manager's app.
+    """``session.mount("https://", WSGIAdapter(manager))``: the session's requests to that prefix go to the
+    manager's app.
 
-    Proxies of the environment, ``verify`` and ``cert`` do not apply: there is no network. ``max_retries`` is as for
+    Proxies of the environment, ``verify`` and ``cert`` do not apply: there is no network. ``max_retries`` is
+    as for
     :class:`requests.adapters.HTTPAdapter`.
 
     :param manager: a :class:`~flask_aibridge.transport.WSGIPoolManager`, such as ``transport_for()`` returns.

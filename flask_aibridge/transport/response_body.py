@@ -1,7 +1,7 @@
 """The body of a response as urllib3 reads it: the part of ``http.client.HTTPResponse`` that it uses.
 
-urllib3's own ``HTTPResponse`` stands on top, so decoding, length checks and error mapping stay urllib3's. What is raised
-here is what a socket would raise: :exc:`TimeoutError`, :exc:`http.client.IncompleteRead`.
+urllib3's own ``HTTPResponse`` stands on top, so decoding, length checks and error mapping stay urllib3's.
+What is raised here is what a socket would raise: :exc:`TimeoutError`, :exc:`http.client.IncompleteRead`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["ResponseBody"]
 class ResponseBody:
     """Reads one exchange's body. Given up (closed, or collected) before its end, it cancels the exchange.
 
-    ``timeout`` is what each wait may take, in seconds; a body that ends before its ``Content-Length`` raises, unless
-    ``strict`` is false; one that the app broke off always does.
+    ``timeout`` is what each wait may take, in seconds; a body that ends before its ``Content-Length`` raises,
+    unless ``strict`` is false; one that the app broke off always does.
     """
 
     def __init__(
@@ -95,7 +95,9 @@ class ResponseBody:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read1(self, amount: int | None = None) -> bytes:
-        """What has arrived, at most ``amount`` bytes; waits for the first of it. Empty at the end, or when closed."""
+        """What has arrived, at most ``amount`` bytes; waits for the first of it. Empty at the end, or when
+        closed.
+        """
         channel = self._channel
         limit = None if amount is None or amount < 0 else amount
         while self._exchange is not None and limit != 0:

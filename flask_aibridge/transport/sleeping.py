@@ -18,8 +18,9 @@ Wake = Callable[[], object]
 class LoopSleeper:
     """Sleeps in a task of an asyncio loop; woken by any thread.
 
-    All sleepers of a loop share one alarm: under load, many are woken by one call of ``call_soon_threadsafe``. The timeout
-    is one timer for a whole body, moved on lazily, since a read timeout is set for every event and hardly ever expires.
+    All sleepers of a loop share one alarm: under load, many are woken by one call of
+    ``call_soon_threadsafe``. The timeout is one timer for a whole body, moved on lazily, since a read timeout
+    is set for every event and hardly ever expires.
     """
 
     __slots__ = ("_alarm", "_deadline", "_future", "_loop", "_timer")
@@ -32,17 +33,17 @@ class LoopSleeper:
         self._timer: asyncio.TimerHandle | None = None
 
     async def sleep(
-        self, want: Callable[[Wake], bool], forget: Callable[[], bool], timeout: float | None
+        self, want: Callable[[Wake], bool], forget: Callable[[], bool], seconds: float | None
     ) -> bool:
         """Whether it had to sleep: until woken, by what ``want`` registers. Raises :exc:`TimeoutError`."""
         future = self._loop.create_future()
         if not want(functools.partial(self._alarm.ring, future)):
             return False
         self._future = future
-        if timeout is not None:
-            self._deadline = self._loop.time() + timeout
+        if seconds is not None:
+            self._deadline = self._loop.time() + seconds
             if self._timer is None:
-                self._timer = self._loop.call_later(timeout, self._expire)
+                self._timer = self._loop.call_later(seconds, self._expire)
         try:
             if not await future:
                 raise TimeoutError("timed out")
@@ -110,12 +111,14 @@ def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
 
 
 class DoorbellSleeper:
-    """Sleeps in a task of any other loop that anyio knows: on a pipe, which costs two descriptors while it sleeps."""
+    """Sleeps in a task of any other loop that anyio knows: on a pipe, which costs two descriptors while it
+    sleeps.
+    """
 
     __slots__ = ()
 
     async def sleep(
-        self, want: Callable[[Wake], bool], forget: Callable[[], bool], timeout: float | None
+        self, want: Callable[[Wake], bool], forget: Callable[[], bool], seconds: float | None
     ) -> bool:
         """As :meth:`LoopSleeper.sleep`."""
         import anyio
@@ -126,7 +129,7 @@ class DoorbellSleeper:
             if not want(doorbell.ring):
                 return False
             try:
-                with anyio.fail_after(timeout):
+                with anyio.fail_after(seconds):
                     await anyio.wait_readable(doorbell.fileno())
                 rung = True
             finally:

@@ -1,8 +1,8 @@
 """The face for urllib3: a ``PoolManager`` whose connections call a WSGI app.
 
-Only the connection is replaced; pools, retries, redirects, timeouts and responses are urllib3's own classes. So the
-exceptions are urllib3's too, by phase: nothing was called yet → ``NewConnectionError`` or ``ConnectTimeoutError``; no head in
-time → ``ReadTimeoutError``; a body that breaks off → ``ProtocolError``.
+Only the connection is replaced; pools, retries, redirects, timeouts and responses are urllib3's own classes.
+So the exceptions are urllib3's too, by phase: nothing was called yet → ``NewConnectionError`` or
+``ConnectTimeoutError``; no head in time → ``ReadTimeoutError``; a body that breaks off → ``ProtocolError``.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ if TYPE_CHECKING:
 
 __all__ = ["WSGIConnection", "WSGIConnectionPool", "WSGIPoolManager", "WSGIResponse"]
 
-_USER_AGENT: Final = f"python-urllib3/{urllib3.__version__}"
+_USER_AGENT: Final = f"python-urllib3/{urllib3.__version__}"  # type: ignore[attr-defined]  # public, if not exported
 
-# Pools looked up before, by what they were asked for. Bounded, since every host is served; past the bound it is emptied.
+# Pools looked up before, by what they were asked for. Bounded, since every host is served; past the bound it
+# is emptied.
 _POOLS_KNOWN_MAX: Final = 64
 
 
-# A URL that urllib3.util.parse_url() would leave as it is: nothing to encode, to lower, or to resolve ("/." is the start
-# of a dot segment). Most are; whatever else looks different is left to urllib3.
+# A URL that urllib3.util.parse_url() would leave as it is: nothing to encode, to lower, or to resolve ("/."
+# is the start of a dot segment). Most are; whatever else looks different is left to urllib3.
 _is_normal_url = re.compile(
     r"(https?)://([a-z0-9][a-z0-9.-]*)(?::([1-9][0-9]{0,4}))?"
     r"((?:/(?!\.)[A-Za-z0-9_~!$&'()*+,;=:@.-]*)*)(\?[A-Za-z0-9_~!$&'()*+,;=:@./?-]*)?"
@@ -188,7 +189,9 @@ class WSGIConnection:
         decode_content: bool = True,
         enforce_content_length: bool = True,
     ) -> None:
-        """Call the app in a worker thread, and send it the body. The first four arguments are positional for botocore."""
+        """Call the app in a worker thread, and send it the body. The first four arguments are positional for
+        botocore.
+        """
         self._request = _Request(method, url, preload_content, decode_content, enforce_content_length)
         pairs, skipped = header_pairs(headers)
         environ = self._origin.environ(method, url, pairs)
@@ -210,7 +213,7 @@ class WSGIConnection:
         if not slots.try_take() and not slots.take(self.timeout):
             raise ConnectTimeoutError(
                 self,
-                f"All {slots.limit} concurrent calls are taken. (connect timeout={self.timeout}) Raise max_concurrency?",
+                f"All {slots.limit} concurrent calls are taken (connect timeout={self.timeout}); raise max_concurrency?",
             )
         try:
             doorbell = Doorbell()
@@ -233,7 +236,9 @@ class WSGIConnection:
         )
 
     def _call_and_send(self, environ: dict[str, Any], parts: Iterable[bytes | str]) -> None:
-        """Have the app called and send it the body from here, as it reads: in the caller's thread, as over a socket."""
+        """Have the app called and send it the body from here, as it reads: in the caller's thread, as over a
+        socket.
+        """
         channel = Channel()
         self._call(environ, StreamedInput(channel))
         exchange = self._exchange
@@ -250,7 +255,9 @@ class WSGIConnection:
         channel.end()
 
     def getresponse(self) -> WSGIResponse:
-        """The response, as soon as its head is committed. Raises :exc:`TimeoutError` after :attr:`timeout` seconds."""
+        """The response, as soon as its head is committed. Raises :exc:`TimeoutError` after :attr:`timeout`
+        seconds.
+        """
         exchange = self._exchange
         if exchange is None:
             raise http.client.ResponseNotReady("getresponse() needs a request() before it.")
@@ -284,7 +291,9 @@ class _Attempt:
 
 
 class WSGIConnectionPool(HTTPConnectionPool):
-    """A pool of connections to one app under one scheme, host and port. It warns of nothing: there is no TLS to miss."""
+    """A pool of connections to one app under one scheme, host and port. It warns of nothing: there is no TLS
+    to miss.
+    """
 
     def __init__(
         self, mounted: MountedApp, scheme: str, host: str, port: int | None = None, **options: Any
@@ -338,10 +347,8 @@ class WSGIConnectionPool(HTTPConnectionPool):
         decode_content: bool = True,
     ) -> _Attempt:
         """Make a request once, as :meth:`urlopen` would for the first time, and say what came of it."""
-        if retries is None:
-            retries = self.retries or Retry.DEFAULT
-        elif not isinstance(retries, Retry):
-            retries = Retry.from_int(retries, redirect=False)
+        if not isinstance(retries, Retry):
+            retries = Retry.from_int(retries, redirect=False, default=self.retries)
         waits = self.timeout if timeout is Timeout.DEFAULT_TIMEOUT else self._get_timeout(timeout)
         if waits.total is not None:
             waits = waits.clone()
@@ -395,10 +402,10 @@ class WSGIConnectionPool(HTTPConnectionPool):
         except TimeoutError as error:
             raise ReadTimeoutError(self, target, f"Read timed out. (read timeout={conn.timeout})") from error
 
-    def _make_request(self, conn: Any, method: str, url: str, **options: Any) -> Any:
+    def _make_request(self, conn: Any, method: str, url: str, *args: Any, **options: Any) -> BaseHTTPResponse:
         attempt: _Attempt | None = options.pop("attempt", None)
         if attempt is None or attempt.used:
-            return super()._make_request(conn, method, url, **options)
+            return super()._make_request(conn, method, url, *args, **options)
         attempt.used = True
         response = attempt.response
         if response is None:
@@ -416,15 +423,20 @@ class WSGIConnectionPool(HTTPConnectionPool):
 
 
 class WSGIPoolManager(PoolManager):
-    """A :class:`urllib3.PoolManager` that sends every request, whatever its host, to ``wsgi_app`` in this process.
+    """A :class:`urllib3.PoolManager` that sends every request, whatever its host, to ``wsgi_app`` in this
+    process.
 
-    :param wsgi_app: any WSGI app (PEP 3333). It is called in a worker thread, with a copy of the caller's context variables.
+    :param wsgi_app: any WSGI app (PEP 3333). It is called in a worker thread, with a copy of the caller's
+        context variables.
     :param script_name: where the app is mounted, as it sees it: ``SCRIPT_NAME``, such as ``/api``.
-    :param path_prefix: put before the path of every request: ``PATH_INFO`` of ``/v1/x`` becomes ``/prefix/v1/x``.
+    :param path_prefix: put before the path of every request: ``PATH_INFO`` of ``/v1/x`` becomes
+        ``/prefix/v1/x``.
     :param environ: merged into the environ of every request.
-    :param max_concurrency: how many calls may run at once through this manager. Without it, all managers share the bound of
-        the process, 1000. A caller past the bound waits for its connect timeout, then gets ``ConnectTimeoutError``.
-    :param num_pools: and ``headers``, ``retries``, ``timeout``, ``block``, ``maxsize``: as for :class:`urllib3.PoolManager`.
+    :param max_concurrency: how many calls may run at once through this manager. Without it, all managers
+        share the bound of the process, 1000. A caller past the bound waits for its connect timeout, then gets
+        ``ConnectTimeoutError``.
+    :param num_pools: and ``headers``, ``retries``, ``timeout``, ``block``, ``maxsize``: as for
+        :class:`urllib3.PoolManager`.
 
     :raises TypeError: for an app that is not callable, or another parameter of the wrong type.
     :raises ValueError: for a mount point or bound that cannot be used.
@@ -477,12 +489,15 @@ class WSGIPoolManager(PoolManager):
             method.upper(), url, headers=self.headers if headers is None else headers, **urlopen_kw
         )
 
-    def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> BaseHTTPResponse:
+    def urlopen(  # type: ignore[override]  # as PoolManager's own, which differs from its base's
+        self, method: str, url: str, redirect: bool = True, **kw: Any
+    ) -> BaseHTTPResponse:
         """As :meth:`urllib3.PoolManager.urlopen`.
 
-        The usual case (a URL seen before, a whole body, an answer that nothing follows) is done here, with the same
-        steps but without working everything out anew: half of urllib3's time on a small request. Whatever else comes
-        of the attempt is handed to urllib3's own code, which takes it as that of its first try.
+        The usual case (a URL seen before, a whole body, an answer that nothing follows) is done here, with
+        the same steps but without working everything out anew: half of urllib3's time on a small request.
+        Whatever else comes of the attempt is handed to urllib3's own code, which takes it as that of its
+        first try.
         """
         if not (kw.keys() <= _PLAIN and type(kw.get("body")) in _WHOLE):
             return super().urlopen(method, url, redirect, **kw)

@@ -1,8 +1,8 @@
 """Worker threads: started on demand, kept for a while, never queued for.
 
-A call gets an idle worker or a new one, at once. There is no queue between the two, so calls nested in calls cannot
-deadlock, however deep; the bound on how many run at once is :class:`Slots`, and it is the caller who waits for it.
-Workers are daemon threads: a stuck upstream must not keep a process from exiting.
+A call gets an idle worker or a new one, at once. There is no queue between the two, so calls nested in calls
+cannot deadlock, however deep; the bound on how many run at once is :class:`Slots`, and it is the caller who
+waits for it. Workers are daemon threads: a stuck upstream must not keep a process from exiting.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _log = logging.getLogger("flask_aibridge.transport")
 # Enough for every stream of a busy process; a thread costs some 30 KiB of memory, so this is about 30 MiB.
 DEFAULT_MAX_CONCURRENCY: Final = 1000
 
-# Seconds that an idle worker waits for the next call. A new one costs some 0.1 ms, so it need not be long; it is how
-# long the descriptors of the leader's doorbell and the threads stay after the last call.
+# Seconds that an idle worker waits for the next call. A new one costs some 0.1 ms, so it need not be long; it
+# is how long the descriptors of the leader's doorbell and the threads stay after the last call.
 IDLE_SECONDS: Final = 3.0
 
 # Idle workers kept at most: the threads of a burst go when it is over, those of steady traffic stay.
@@ -34,7 +34,9 @@ MAX_IDLE: Final = 64
 
 
 class _Worker:
-    """One thread. It sleeps on its own lock, or, as the leader, on the doorbell; a call is left in ``task`` before."""
+    """One thread. It sleeps on its own lock, or, as the leader, on the doorbell; a call is left in ``task``
+    before.
+    """
 
     __slots__ = ("_owner", "_wake", "task")
 
@@ -59,7 +61,8 @@ class _Worker:
             if task is not None:
                 task()
         except BaseException:
-            # A task answers for its own errors: this is a bug here. The caller must not lose the thread to it.
+            # A task answers for its own errors: this is a bug here. The caller must not lose the thread to
+            # it.
             _log.critical("A worker's task raised; please report this.", exc_info=True)
 
     def call(self) -> None:
@@ -95,16 +98,18 @@ class _Worker:
 class Workers:
     """The worker threads of one process.
 
-    One idle worker, the leader, sleeps on a pipe; others, the followers, on locks, as a stack. Waking the leader lets
-    go of the interpreter lock while the kernel switches to it, and it finds the lock free; a follower is woken by a
-    caller that still holds it, and goes back to sleep until it is let go (measured, pinned to one core: 5 against
-    15 µs a call). One caller at a time, the usual case, always finds the leader.
+    One idle worker, the leader, sleeps on a pipe; others, the followers, on locks, as a stack. Waking the
+    leader lets go of the interpreter lock while the kernel switches to it, and it finds the lock free; a
+    follower is woken by a caller that still holds it, and goes back to sleep until it is let go (measured,
+    pinned to one core: 5 against 15 µs a call). One caller at a time, the usual case, always finds the
+    leader.
     """
 
     def __init__(self) -> None:
         self.followers: list[_Worker] = []
         self._callable: list[tuple[_Worker, Doorbell]] = []  # the leader, until it is called
-        # One item while nobody leads: the doorbell, or None where it is still to be made. Taking it is taking the lead.
+        # One item while nobody leads: the doorbell, or None where it is still to be made. Taking it is taking
+        # the lead.
         self.vacancy: list[Doorbell | None] = [None]
         self._numbers = itertools.count(1)
         self.lock_type = threading.Lock

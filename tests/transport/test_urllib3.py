@@ -31,8 +31,6 @@ from tests.transport.apps_faces import Answers, Faucet, raising, silent
 TEXT = [("Content-Type", "text/plain")]
 URL = "http://app.test/x"
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
-
 
 @pytest.fixture
 def app() -> Answers:
@@ -353,6 +351,7 @@ def test_silence_in_the_body(faucet: Faucet, read: str) -> None:
     assert faucet.closed.wait(20)
 
 
+@pytest.mark.usefixtures("no_leaks")
 def test_silence_while_preloading(faucet: Faucet) -> None:
     """The same, from ``request()`` itself."""
     with pytest.raises(ReadTimeoutError):
@@ -389,6 +388,7 @@ def test_a_connect_timeout_waits_for_a_free_call(faucet: Faucet) -> None:
 # Exceptions by phase
 
 
+@pytest.mark.usefixtures("no_leaks")
 def test_no_descriptors_left_is_a_new_connection_error(app: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was called, so any method may be tried again."""
 
@@ -453,7 +453,7 @@ def test_reading_a_closed_response_is_the_end(faucet: Faucet) -> None:
     response.close()
     assert response.closed
     assert response.read() == b""
-    assert faucet.cancelled.wait(20)
+    assert faucet.closed.wait(20)
 
 
 # Connections used directly
@@ -494,6 +494,7 @@ def test_an_absolute_target(app: Answers, manager: WSGIPoolManager) -> None:
     assert (app.last.path, app.last.query, app.last.headers["HOST"]) == ("/p", "q", "other.test:8")
 
 
+@pytest.mark.usefixtures("no_leaks")
 def test_closing_a_connection_cancels_its_exchange(faucet: Faucet) -> None:
     """Before the response and while it is read."""
     manager = WSGIPoolManager(faucet)

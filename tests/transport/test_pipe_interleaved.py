@@ -1,0 +1,338 @@
+"""Two threads in one channel, step by step: at every single step of the one, the other does its part.
+
+A race that happens once in a million calls happens here every time: the first side runs under a trace function, and
+at the chosen bytecode instruction the second side acts, in a thread of its own. Where it has to wait for a lock that the
+first holds, the first goes on.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeAlias
+
+import pytest
+
+from flask_aibridge.transport import pipe, workers
+from flask_aibridge.transport.pipe import HIGH_WATER, Channel, ReaderGone
+from flask_aibridge.transport.workers import Slots
+from tests.transport.calls import DEADLINE
+
+LOCKED_SECONDS = 0.01
+"""How long the first side waits for the second, which may be waiting for a lock of the first."""
+
+Side: TypeAlias = "Callable[[], object]"
+
+
+class Interleaving:
+    """Runs ``first``, with ``second`` at step ``at`` of it; ``reached`` is whether it has so many."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self._step = 0
+        self._thread: threading.Thread | None = None
+        self._done = threading.Event()
+        self._second: Side = lambda: None
+        self.reached = False
+        self.errors: list[BaseException] = []
+        self.results: dict[str, object] = {}
+
+    def run(self, first: Side, second: Side) -> None:
+        self._second = second
+        previous = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            self._note("first", first)
+        finally:
+            sys.settrace(previous)
+        if self._thread is None:
+            self._act()
+        assert self._thread is not None
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive(), "the second side hangs"
+
+    def _trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
+        if frame.f_code.co_filename not in (pipe.__file__, workers.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if self._step == self._at:
+                self.reached = True
+                self._act()
+            self._step += 1
+        return self._trace
+
+    def _act(self) -> None:
+        self._thread = threading.Thread(target=self._run_second)
+        self._thread.start()
+        self._done.wait(LOCKED_SECONDS)
+
+    def _run_second(self) -> None:
+        self._note("second", self._second)
+        self._done.set()
+
+    def _note(self, name: str, side: Side) -> None:
+        try:
+            self.results[name] = side()
+        except BaseException as error:
+            self.errors.append(error)
+
+
+class Wake:
+    """A wake that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+
+
+Case: TypeAlias = "Callable[[Interleaving], None]"
+
+
+def readable(channel: Channel) -> bool:
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def at_every_step(case: Case) -> None:
+    """The case, once for each step of its first side and once with the second side after it."""
+    at = 0
+    while True:
+        interleaving = Interleaving(at)
+        case(interleaving)
+        if not interleaving.reached:
+            break
+        at += 1
+    assert at > 5, "nothing was traced"
+
+
+def either_way(interleaving: Interleaving, one: Side, other: Side, swap: bool) -> None:
+    if swap:
+        interleaving.run(other, one)
+    else:
+        interleaving.run(one, other)
+
+
+def result_of(interleaving: Interleaving, second: bool) -> Any:
+    return interleaving.results["second" if second else "first"]
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("limit", [None, 1, 7, 2000])
+@pytest.mark.parametrize("selectable", [False, True])
+@pytest.mark.parametrize("before", [b"", b"short"])
+def test_taking_and_putting(swap: bool, limit: int | None, selectable: bool, before: bytes) -> None:
+    """The bytes are all there and in order, within the limit; the descriptor says what is so."""
+
+    def case(interleaving: Interleaving) -> None:
+        channel = Channel()
+        if selectable:
+            channel.fileno()
+        if before:
+            channel.put(before)
+        either_way(interleaving, lambda: channel.take(limit), lambda: channel.put(b"x" * 1000), swap)
+        assert not interleaving.errors
+        taken = result_of(interleaving, swap)
+        assert limit is None or len(taken) <= limit
+        assert channel.size == len(before) + 1000 - len(taken)
+        assert not selectable or readable(channel) == bool(channel.size)
+        assert taken + channel.take() == before + b"x" * 1000
+        assert not selectable or not readable(channel)
+        channel.abandon()
+
+    at_every_step(case)
+
+
+NEWS: list[Callable[[Channel], object]] = [
+    lambda channel: channel.put(b"x"),
+    lambda channel: channel.end(),
+    lambda channel: channel.end(b"x"),
+    lambda channel: channel.announce(),
+    lambda channel: channel.abandon(),
+]
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("news", NEWS)
+def test_wanting_news_and_having_some(swap: bool, news: Callable[[Channel], object]) -> None:
+    """Either the reader is told that there is some, or its wake is called, once."""
+
+    def case(interleaving: Interleaving) -> None:
+        channel, wake = Channel(), Wake()
+        either_way(interleaving, lambda: channel.want_news(wake), lambda: news(channel), swap)
+        assert not interleaving.errors
+        assert wake.calls == result_of(interleaving, swap)
+        channel.abandon()
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("news", NEWS)
+def test_waiting_that_times_out_when_news_comes(swap: bool, news: Callable[[Channel], object]) -> None:
+    """No wake is left over for the next sleep, and none is missing in it."""
+
+    def case(interleaving: Interleaving) -> None:
+        channel = Channel()
+        either_way(interleaving, lambda: channel.wait(0), lambda: news(channel), swap)
+        assert not interleaving.errors
+        channel.take()
+        for _ in range(2):
+            if not channel.ended and not channel.abandoned and channel.wait(0):
+                assert not result_of(interleaving, swap), "told twice"
+        if not channel.ended and not channel.abandoned:
+            assert not channel.wait(0)
+            channel.put(b"y")
+            assert channel.wait(DEADLINE)
+        channel.abandon()
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("limit", [None, 1, HIGH_WATER])
+def test_wanting_room_and_making_some(swap: bool, limit: int | None) -> None:
+    """Either the producer is told that there is room, or its wake is called, once."""
+
+    def case(interleaving: Interleaving) -> None:
+        channel, wake = Channel(), Wake()
+        channel.put(b"x" * HIGH_WATER, hold=False)
+        either_way(interleaving, lambda: channel.want_room(wake), lambda: channel.take(limit), swap)
+        assert not interleaving.errors
+        assert wake.calls == result_of(interleaving, swap)
+        channel.abandon()
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_wanting_room_and_leaving(swap: bool) -> None:
+    def case(interleaving: Interleaving) -> None:
+        channel, wake = Channel(), Wake()
+        channel.put(b"x" * HIGH_WATER, hold=False)
+        either_way(interleaving, lambda: channel.want_room(wake), channel.abandon, swap)
+        assert len(interleaving.errors) + wake.calls == 1
+        assert all(isinstance(error, ReaderGone) for error in interleaving.errors)
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("selectable", [False, True])
+def test_putting_and_leaving(swap: bool, selectable: bool) -> None:
+    """The producer hears of it at once or at the next chunk, and nothing is kept for nobody."""
+
+    def case(interleaving: Interleaving) -> None:
+        channel = Channel()
+        if selectable:
+            channel.fileno()
+        either_way(interleaving, lambda: channel.put(b"x"), channel.abandon, swap)
+        assert all(isinstance(error, ReaderGone) for error in interleaving.errors)
+        with pytest.raises(ReaderGone):
+            channel.put(b"y")
+        assert channel.take() == b""
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("selectable", [False, True])
+def test_ending_and_leaving(swap: bool, selectable: bool) -> None:
+    def case(interleaving: Interleaving) -> None:
+        channel = Channel()
+        if selectable:
+            channel.fileno()
+        either_way(interleaving, lambda: channel.end(b"x"), channel.abandon, swap)
+        assert not interleaving.errors
+        assert channel.ended
+        assert channel.abandoned
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("limit", [None, 1, 4, 7])
+@pytest.mark.parametrize("selectable", [False, True])
+def test_taking_and_leaving(swap: bool, limit: int | None, selectable: bool) -> None:
+    """Another thread may close the response while one reads: what is taken is the beginning of what was there."""
+
+    def case(interleaving: Interleaving) -> None:
+        channel = Channel()
+        if selectable:
+            channel.fileno()
+        for chunk in (b"ab", b"cd", b"ef"):
+            channel.put(chunk)
+        either_way(interleaving, lambda: channel.take(limit), channel.abandon, swap)
+        assert not interleaving.errors
+        assert b"abcdef".startswith(result_of(interleaving, swap))
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("news", [NEWS[0], NEWS[1], NEWS[2]])
+def test_asking_for_the_descriptor_and_news(swap: bool, news: Callable[[Channel], object]) -> None:
+    def case(interleaving: Interleaving) -> None:
+        channel = Channel()
+        either_way(interleaving, channel.fileno, lambda: news(channel), swap)
+        assert not interleaving.errors
+        assert readable(channel)
+        channel.take()
+        assert readable(channel) == channel.ended
+        channel.abandon()
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_drained_is_never_true_too_early(swap: bool) -> None:
+    def case(interleaving: Interleaving) -> None:
+        channel = Channel()
+        channel.put(b"ab")
+        either_way(interleaving, lambda: (channel.drained, channel.take()), lambda: channel.end(b"cd"), swap)
+        assert not interleaving.errors
+        drained, taken = result_of(interleaving, swap)
+        assert not drained
+        assert taken + channel.take() == b"abcd"
+        assert channel.drained
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_wanting_a_slot_and_giving_one_back(swap: bool) -> None:
+    """Either it is had at once, or it is granted, once."""
+
+    def case(interleaving: Interleaving) -> None:
+        slots, granted = Slots(1), Wake()
+        assert slots.try_take()
+        either_way(interleaving, lambda: slots.want(granted), slots.give_back, swap)
+        assert not interleaving.errors
+        assert granted.calls == result_of(interleaving, swap)
+        assert slots.taken == 1
+        slots.give_back()
+        assert slots.taken == 0
+
+    at_every_step(case)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_giving_up_on_a_slot_and_giving_one_back(swap: bool) -> None:
+    """Either it is given up, or it is granted and is ours."""
+
+    def case(interleaving: Interleaving) -> None:
+        slots, granted = Slots(1), Wake()
+        assert slots.try_take()
+        assert slots.want(granted)
+        either_way(interleaving, lambda: slots.give_up(granted), slots.give_back, swap)
+        assert not interleaving.errors
+        assert granted.calls == (not result_of(interleaving, swap))
+        assert slots.taken == granted.calls
+
+    at_every_step(case)
