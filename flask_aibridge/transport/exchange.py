@@ -1,6 +1,6 @@
 """One call of a WSGI app by PEP 3333, run in a worker thread: its head, its body, its end.
 
-The rules this file keeps (R1–R45 in the documentation's "PEP 3333, rule by rule"):
+The rules this file keeps:
 
 * the head is committed by the first non-empty chunk, the first ``write()`` or the end of the iterable, not
   before, so that an error handler can still replace it through ``exc_info``;

@@ -187,7 +187,16 @@ def run_script(script: str, scenario: str) -> None:
     """Run one scenario of a script beside this file in a process of its own; it must end well, silently and soon."""
     here = Path(__file__).resolve()
     installed = Path(flask_aibridge.__file__).resolve().parents[1]
-    command = [sys.executable, "-P", "-X", "dev", "-W", "error::ResourceWarning", str(here.with_name(script)), scenario]
+    command = [
+        sys.executable,
+        "-P",
+        "-X",
+        "dev",
+        "-W",
+        "error::ResourceWarning",
+        str(here.with_name(script)),
+        scenario,
+    ]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join((str(installed), str(here.parents[2])))}
     environ.pop("PYTHONWARNINGS", None)
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=90, check=False)

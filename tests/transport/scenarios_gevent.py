@@ -1,6 +1,6 @@
 """Scenarios in a process patched by gevent. Run by name, from test_gevent; those named ``late_…`` patch it themselves."""
 
-# ruff: noqa: E402, I001  the patch comes before everything it patches
+
 from __future__ import annotations
 
 import sys
@@ -154,7 +154,9 @@ def timeouts() -> None:
             pass
         else:
             raise AssertionError("a head out of nothing")
-    response = pool_of(b"x", never.wait).request("GET", URL, timeout=Timeout(read=PAUSE), preload_content=False)
+    response = pool_of(b"x", never.wait).request(
+        "GET", URL, timeout=Timeout(read=PAUSE), preload_content=False
+    )
     with ticking():
         data, error = read_until_error(response)
     assert data == b"x"
@@ -200,7 +202,10 @@ def a_caller_that_is_killed() -> None:
 def fifty_streams_at_once() -> None:
     gate = threading.Event()
     pool = pool_of(b"one ", lambda: wait_for(gate), b"two ", lambda: gevent.sleep(0.01), b"three")
-    readers = [gevent.spawn(lambda: b"".join(pool.request("GET", URL, preload_content=False).stream())) for _ in range(50)]
+    readers = [
+        gevent.spawn(lambda: b"".join(pool.request("GET", URL, preload_content=False).stream()))
+        for _ in range(50)
+    ]
     with ticking():
         pause()
     gate.set()

@@ -173,7 +173,10 @@ def a_full_pool_is_empty_in_a_child() -> None:
 
     def child() -> None:
         gate.set()
-        assert pool.request("GET", URL, timeout=urllib3.Timeout(connect=0.5, read=10), retries=False).data == b"x"
+        assert (
+            pool.request("GET", URL, timeout=urllib3.Timeout(connect=0.5, read=10), retries=False).data
+            == b"x"
+        )
 
     _wait_for_child(_in_a_child(child))
     gate.set()

@@ -221,7 +221,9 @@ def test_header_text_takes_what_http_client_takes() -> None:
             header_text(wrong)
 
 
-@pytest.mark.parametrize("path", ["/", "x", "/x/", "/a b", "/a?b", "/a#b", "/a%2Fb", "/\u00e9", "/a\n", "\\a", "/a\\b"])
+@pytest.mark.parametrize(
+    "path", ["/", "x", "/x/", "/a b", "/a?b", "/a#b", "/a%2Fb", "/\u00e9", "/a\n", "\\a", "/a\\b"]
+)
 def test_a_mount_point_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="script_name"):
         Mount(script_name=path)

@@ -144,7 +144,11 @@ def test_an_exception_before_the_head_is_a_500(
         assert "before its response began" in record.message
 
 
-@pytest.mark.parametrize("error", [error for error in ERRORS if not isinstance(error, StopIteration)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [error for error in ERRORS if not isinstance(error, StopIteration)],
+    ids=lambda e: type(e).__name__,
+)
 @pytest.mark.parametrize(
     ("phase", "sent"),
     [

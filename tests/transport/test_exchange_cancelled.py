@@ -15,7 +15,17 @@ from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 from flask_aibridge.transport import Cancellation, WSGIPoolManager
-from tests.transport.calls import DEADLINE, TEXT, URL, Scripted, call, eventually, pool_for, read_until_error, wait_for
+from tests.transport.calls import (
+    DEADLINE,
+    TEXT,
+    URL,
+    Scripted,
+    call,
+    eventually,
+    pool_for,
+    read_until_error,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -216,7 +226,9 @@ def test_only_the_exchange_whose_caller_leaves_is_cancelled() -> None:
 
 def test_it_fires_after_a_normal_end_too() -> None:
     fired = threading.Event()
-    script = Scripted(b"one", lambda: script.environ["flask_aibridge.cancellation"].on_cancel(fired.set), b"two")
+    script = Scripted(
+        b"one", lambda: script.environ["flask_aibridge.cancellation"].on_cancel(fired.set), b"two"
+    )
     assert call(script).data == b"onetwo"
     wait_for(fired)
     assert script.environ["flask_aibridge.cancellation"].cancelled
@@ -224,14 +236,18 @@ def test_it_fires_after_a_normal_end_too() -> None:
 
 def test_it_fires_after_an_exception_too() -> None:
     fired = threading.Event()
-    script = Scripted(lambda: script.environ["flask_aibridge.cancellation"].on_cancel(fired.set), ValueError())
+    script = Scripted(
+        lambda: script.environ["flask_aibridge.cancellation"].on_cancel(fired.set), ValueError()
+    )
     assert call(script).status == 500
     wait_for(fired)
 
 
 def test_it_has_not_fired_while_the_app_closes_its_body_at_a_normal_end() -> None:
     states: list[bool] = []
-    script = Scripted(b"one", on_close=lambda: states.append(script.environ["flask_aibridge.cancellation"].cancelled))
+    script = Scripted(
+        b"one", on_close=lambda: states.append(script.environ["flask_aibridge.cancellation"].cancelled)
+    )
     assert call(script).data == b"one"
     assert states == [False]
 

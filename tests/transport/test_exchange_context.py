@@ -22,7 +22,9 @@ trace: contextvars.ContextVar[str] = contextvars.ContextVar("trace", default="no
 
 def test_context_variables_travel_to_every_step_of_the_app() -> None:
     seen: list[str] = []
-    script = Scripted(b"one", lambda: seen.append(trace.get()), b"two", on_close=lambda: seen.append(trace.get()))
+    script = Scripted(
+        b"one", lambda: seen.append(trace.get()), b"two", on_close=lambda: seen.append(trace.get())
+    )
     token = trace.set("caller")
     try:
         assert call(script).data == b"onetwo"

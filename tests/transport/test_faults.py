@@ -38,10 +38,14 @@ TIMES = 100
 def nothing_is_left(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """Descriptors and threads are as before, once the idle workers have gone; every slot of the process is free."""
     monkeypatch.setattr(workers, "IDLE_SECONDS", 0.05)
-    eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("aibridge-")], "workers gone")
+    eventually(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith("aibridge-")], "workers gone"
+    )
     request.getfixturevalue("no_leaks")
     yield
-    eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("aibridge-")], "workers gone")
+    eventually(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith("aibridge-")], "workers gone"
+    )
     assert workers.process_slots.taken == 0
 
 
@@ -105,7 +109,9 @@ def test_timeouts_of_the_head() -> None:
 def test_timeouts_of_the_body() -> None:
     with pool_for(blocked) as pool:
         for _ in range(TIMES):
-            response = pool.request("GET", URL, timeout=Timeout(read=0.01), preload_content=False, retries=False)
+            response = pool.request(
+                "GET", URL, timeout=Timeout(read=0.01), preload_content=False, retries=False
+            )
             assert isinstance(read_until_error(response)[1], ReadTimeoutError)
 
 

@@ -41,7 +41,9 @@ def errors_of(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 @pytest.mark.parametrize("item", ["text", bytearray(b"x"), None, 1, memoryview(b"x")])
 @pytest.mark.parametrize("as_list", [True, False])
-def test_r33_an_item_that_is_not_bytes_first_is_a_500(item: Any, as_list: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_r33_an_item_that_is_not_bytes_first_is_a_500(
+    item: Any, as_list: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     app = answering([item] if as_list else iter([item]))
     assert call(app, legal=False).status == 500
     assert "bytes" in str(errors_of(caplog)[0].exc_info)
@@ -187,7 +189,8 @@ class Indexed:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: [b"a", b"bc"], lambda: (b"a", b"bc"), lambda: iter([b"a", b"bc"]), lambda: {b"abc": 1}, Indexed]
+    "make",
+    [lambda: [b"a", b"bc"], lambda: (b"a", b"bc"), lambda: iter([b"a", b"bc"]), lambda: {b"abc": 1}, Indexed],
 )
 def test_r36_any_iterable_of_bytes_is_a_body(make: Callable[[], Any]) -> None:
     assert call(answering(make()), legal=False).data == b"abc"
@@ -243,7 +246,9 @@ def test_r38_an_exception_after_the_head_is_an_incomplete_read() -> None:
     assert got == b"onetwo"
 
 
-def test_r39_an_app_that_lets_its_exceptions_out_is_a_500_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+def test_r39_an_app_that_lets_its_exceptions_out_is_a_500_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Raising them in the caller is not offered: a caller of urllib3 is ready for a 500, not for any exception."""
     app = flask.Flask("app")
     app.testing = True
@@ -270,7 +275,9 @@ def test_r41_trailers_are_not_offered() -> None:
     assert not [key for key in seen_environ() if "trailer" in key.lower()]
 
 
-def test_r42_after_the_caller_left_a_write_raises_and_a_generator_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+def test_r42_after_the_caller_left_a_write_raises_and_a_generator_is_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, LOGGER)
     left, over = threading.Event(), threading.Event()
     raised: list[BaseException] = []
@@ -330,7 +337,9 @@ def through_lint(app: WSGIApplication) -> WSGIApplication:
 @pytest.mark.parametrize("strict", [lambda app: app, through_lint])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("target", ["/echo", "/echo?q=%20", "/stream", "/missing/%FF"])
-def test_r44_the_validators_find_nothing(strict: Any, method: str, target: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_r44_the_validators_find_nothing(
+    strict: Any, method: str, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """wsgiref's around everything, WebTest's stricter one inside it."""
     body = b"abc" if method in ("POST", "PUT", "PATCH") else None
     response = call(strict(flask_app()), target, method=method, body=body)

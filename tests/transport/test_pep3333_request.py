@@ -88,15 +88,19 @@ def test_r2_the_scheme_is_the_callers() -> None:
 
 def test_r3_everything_required_is_there() -> None:
     environ = seen_environ()
-    required = "REQUEST_METHOD SCRIPT_NAME PATH_INFO QUERY_STRING SERVER_NAME SERVER_PORT SERVER_PROTOCOL".split()
-    wsgi = "version url_scheme input errors multithread multiprocess run_once".split()
+    required = (
+        ["REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL"]
+    )
+    wsgi = ["version", "url_scheme", "input", "errors", "multithread", "multiprocess", "run_once"]
     assert not {*required, *(f"wsgi.{name}" for name in wsgi)} - environ.keys()
     assert environ["QUERY_STRING"] == ""
     assert environ["REQUEST_METHOD"] == "GET"
 
 
 @pytest.mark.parametrize("target", ["", "/", "/a", "?q"])
-@pytest.mark.parametrize(("script_name", "prefix"), [("", ""), ("/mount", ""), ("", "/p"), ("/mount/deep", "/p/q")])
+@pytest.mark.parametrize(
+    ("script_name", "prefix"), [("", ""), ("/mount", ""), ("", "/p"), ("/mount/deep", "/p/q")]
+)
 def test_r4_script_name_and_path_info(script_name: str, prefix: str, target: str) -> None:
     """The mount point is configured, not cut off the path, so no segment is ever split."""
     environ = seen_environ(target, options={"script_name": script_name, "path_prefix": prefix})
@@ -110,7 +114,9 @@ def test_r4_a_mount_point_of_another_form_is_refused(mount: str) -> None:
         pool_for(lambda environ, start_response: [], script_name=mount)
 
 
-@pytest.mark.parametrize("path", [b"\xff\xfe", "é漢".encode(), "é".encode("latin-1"), b"a/b", b"a b%", b"\0\r\n"])
+@pytest.mark.parametrize(
+    "path", [b"\xff\xfe", "é漢".encode(), "é".encode("latin-1"), b"a/b", b"a b%", b"\0\r\n"]
+)
 def test_r5_path_info_is_the_bytes_of_the_path(path: bytes) -> None:
     environ = seen_environ("/" + quoted(path))
     assert environ["PATH_INFO"] == "/" + path.decode("latin-1")
@@ -184,7 +190,15 @@ def test_r8_headers() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("X-Evil", "a\r\nX-Injected: 1"), ("X-Evil", "a\n b"), ("X-Evil", "\0"), ("X\r\nY", "1"), ("X Y", "1"), ("", "1"), ("X", "漢")],
+    [
+        ("X-Evil", "a\r\nX-Injected: 1"),
+        ("X-Evil", "a\n b"),
+        ("X-Evil", "\0"),
+        ("X\r\nY", "1"),
+        ("X Y", "1"),
+        ("", "1"),
+        ("X", "漢"),
+    ],
 )
 def test_r8_a_header_that_could_not_be_sent_never_reaches_the_app(name: str, value: str) -> None:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -233,7 +247,9 @@ def test_r12_the_environment_of_the_process_stays_out(monkeypatch: pytest.Monkey
 
 def test_r13_extension_keys() -> None:
     """Early hints are optional and not offered; connection headers go through, as real servers let them."""
-    environ = seen_environ(headers={"Connection": "close", "TE": "trailers"}, options={"environ": {"my.key": 1}})
+    environ = seen_environ(
+        headers={"Connection": "close", "TE": "trailers"}, options={"environ": {"my.key": 1}}
+    )
     assert environ["wsgi.input_terminated"] is True
     assert callable(environ["wsgi.file_wrapper"])
     assert isinstance(environ["flask_aibridge.cancellation"], Cancellation)
@@ -275,11 +291,16 @@ def test_r14_input_may_be_read_without_arguments(body: Callable[[], Any]) -> Non
 @pytest.mark.parametrize("amount", [4, 3, 5, -1])
 def test_r15_input_ends_at_the_content_length(amount: int) -> None:
     headers = {"Content-Length": "4"}
-    assert read_by(lambda body: body.read(amount), streamed(b"abcdefgh"), headers=headers) == b"abcd"[: amount % 6]
+    assert (
+        read_by(lambda body: body.read(amount), streamed(b"abcdefgh"), headers=headers)
+        == b"abcd"[: amount % 6]
+    )
     assert read_by(lambda body: body.read(amount), b"abcdefgh", headers=headers) == b"abcd"[: amount % 6]
 
 
-@pytest.mark.parametrize("body", [lambda: streamed(b"abc"), lambda: io.BytesIO(b"abc"), lambda: iter(["a", b"bc"])])
+@pytest.mark.parametrize(
+    "body", [lambda: streamed(b"abc"), lambda: io.BytesIO(b"abc"), lambda: iter(["a", b"bc"])]
+)
 def test_r16_a_body_of_unknown_length_is_chunked(body: Callable[[], Any]) -> None:
     def read(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         seen.update(environ)
@@ -355,7 +376,9 @@ def test_r20_a_lazy_body_is_produced_in_the_callers_thread_while_the_app_reads()
     assert threads == [threading.get_ident()] * 2
 
 
-def test_r20_a_lazy_body_that_raises_fails_the_call_and_the_apps_read(caplog: pytest.LogCaptureFixture) -> None:
+def test_r20_a_lazy_body_that_raises_fails_the_call_and_the_apps_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Broken(Exception):
         pass
 

@@ -54,11 +54,15 @@ def test_r21_start_response_returns_write() -> None:
 
 
 @pytest.mark.parametrize("body", [[], (), [b"early"], (b"early",), iter([b"early"])])
-def test_r21_an_app_that_never_calls_it_is_a_500(body: Iterable[bytes], caplog: pytest.LogCaptureFixture) -> None:
+def test_r21_an_app_that_never_calls_it_is_a_500(
+    body: Iterable[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     assert_refused(lambda environ, start_response: body, "start_response()", caplog)
 
 
-def test_r21_write_without_it_is_impossible_and_a_chunk_before_it_a_500(caplog: pytest.LogCaptureFixture) -> None:
+def test_r21_write_without_it_is_impossible_and_a_chunk_before_it_a_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         yield b"early"
         start_response("200 OK", [TEXT])
@@ -199,7 +203,9 @@ def test_r24_a_wrong_status_is_a_500(status: Any, caplog: pytest.LogCaptureFixtu
     assert_refused(answering([b"x"], status), "PEP 3333", caplog)
 
 
-@pytest.mark.parametrize(("status", "reason"), [("200 ", ""), ("299 Ça va", "Ça va"), ("599 Odd but legal", None)])
+@pytest.mark.parametrize(
+    ("status", "reason"), [("200 ", ""), ("299 Ça va", "Ça va"), ("599 Odd but legal", None)]
+)
 def test_r24_the_reason_is_free(status: str, reason: str | None) -> None:
     response = call(answering([b"x"], status))
     assert response.status == int(status[:3])
@@ -212,7 +218,9 @@ WRONG_HEADERS: list[Any] = [
 
 
 @pytest.mark.parametrize("headers", WRONG_HEADERS)
-def test_r24_headers_that_are_no_list_of_pairs_are_a_500(headers: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_r24_headers_that_are_no_list_of_pairs_are_a_500(
+    headers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", headers)
         return [b"x"]
@@ -263,7 +271,7 @@ def test_r25_blanks_are_stripped_and_repeated_headers_kept_in_order() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "Connection Keep-Alive Proxy-Authenticate Proxy-Authorization TE Trailer Trailers Transfer-Encoding Upgrade".split(),
+    ["Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "TE", "Trailer", "Trailers", "Transfer-Encoding", "Upgrade"],
 )
 def test_r26_hop_by_hop_headers_are_dropped_and_logged(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """As gunicorn does, and not refused as wsgiref does: apps that pass an upstream's headers on send them all the time."""
@@ -290,7 +298,8 @@ def test_r27_equal_content_lengths_are_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "length"), [([b"abc"], "3"), ((b"abc",), "3"), ([], "0"), ((), "0"), ([b"ab", b"", b"c"], "3"), ([b""], "0")]
+    ("body", "length"),
+    [([b"abc"], "3"), ((b"abc",), "3"), ([], "0"), ((), "0"), ([b"ab", b"", b"c"], "3"), ([b""], "0")],
 )
 def test_r28_a_complete_body_gets_its_content_length(body: Iterable[bytes], length: str) -> None:
     response = call(answering(body), legal=False)
@@ -305,9 +314,13 @@ def test_r28_a_streamed_body_gets_none() -> None:
     assert response.data == b"ab"
 
 
-@pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")])
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")]
+)
 @pytest.mark.parametrize("preload", [True, False])
-def test_r29_where_no_body_is_sent_the_iterable_is_run_and_closed(method: str, status: str, preload: bool) -> None:
+def test_r29_where_no_body_is_sent_the_iterable_is_run_and_closed(
+    method: str, status: str, preload: bool
+) -> None:
     ran = threading.Event()
     headers = [TEXT] if method == "HEAD" else []  # the validator allows 204 and 304 no Content-Type
     script = Scripted(b"one", b"two", ran.set, status=status, headers=headers)
@@ -333,7 +346,9 @@ def test_r29_content_length_without_a_body(method: str, status: str, kept: bool,
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_r30_more_than_the_content_length_is_cut_off(streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_r30_more_than_the_content_length_is_cut_off(
+    streamed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     chunks = [b"abc", b"def", b"ghi"]
     app = answering(iter(chunks) if streamed else chunks, headers=[TEXT, ("Content-Length", "4")])
     assert call(app, legal=False).data == b"abcd"

@@ -34,7 +34,9 @@ def frequent_switches() -> Iterator[None]:
 
 _chunks = st.binary(min_size=1, max_size=20)
 _limits = st.one_of(st.none(), st.integers(0, 30))
-_operations = st.lists(st.one_of(st.tuples(st.just("put"), _chunks), st.tuples(st.just("take"), _limits)), max_size=40)
+_operations = st.lists(
+    st.one_of(st.tuples(st.just("put"), _chunks), st.tuples(st.just("take"), _limits)), max_size=40
+)
 
 
 @given(_operations, st.binary(max_size=5), st.booleans())

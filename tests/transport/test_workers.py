@@ -179,7 +179,9 @@ def test_past_the_bound_a_caller_gets_a_connect_timeout() -> None:
 def test_past_the_bound_a_caller_waits_for_a_slot() -> None:
     held = Held(1)
     answers: list[bytes] = []
-    caller = threading.Thread(target=lambda: answers.append(held.pool.request("GET", URL, timeout=DEADLINE).data))
+    caller = threading.Thread(
+        target=lambda: answers.append(held.pool.request("GET", URL, timeout=DEADLINE).data)
+    )
     caller.start()
     caller.join(0.05)
     assert len(held.script.calls) == 1
@@ -201,7 +203,10 @@ def test_a_slot_is_free_as_soon_as_the_response_is_whole() -> None:
     """The next call never waits for the worker of the one before."""
     pool = WSGIPoolManager(Scripted(b"x"), max_concurrency=1)
     for _ in range(50):
-        assert pool.request("GET", URL, timeout=Timeout(connect=0.0001, read=DEADLINE), retries=False).data == b"x"
+        assert (
+            pool.request("GET", URL, timeout=Timeout(connect=0.0001, read=DEADLINE), retries=False).data
+            == b"x"
+        )
 
 
 def test_each_bound_is_its_managers_own_and_the_rest_share_the_process_bound(
