@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import weakref
 from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -146,7 +147,8 @@ class WSGIConnection:
         self._mounted = mounted
         self._origin = mounted.mount.origin(scheme, host, port)
         self._exchange: Exchange | None = None
-        self._body: ResponseBody | None = None
+        # Weak: a response that is dropped half-read cancels its exchange, wherever its connection is by then.
+        self._body: weakref.ref[ResponseBody] | None = None
         self._request = _Request("GET", "/", True, True, True)
 
     def __str__(self) -> str:
@@ -171,7 +173,8 @@ class WSGIConnection:
         """Close it; an exchange that is under way is cancelled."""
         self.is_closed = True
         exchange, self._exchange = self._exchange, None
-        body, self._body = self._body, None
+        body = None if self._body is None else self._body()
+        self._body = None
         if exchange is not None:
             exchange.cancel()
         if body is not None:
@@ -267,7 +270,7 @@ class WSGIConnection:
         strict = request.enforce_content_length
         body = ResponseBody(exchange, head, method=request.method, timeout=self.timeout, strict=strict)
         if not request.preload_content:
-            self._body = body
+            self._body = weakref.ref(body)
         return WSGIResponse(head, body, request)
 
 

@@ -32,7 +32,7 @@ Step: TypeAlias = "bytes | BaseException | Callable[[], object]"
 
 
 def pool_for(app: WSGIApplication, *, legal: bool = True, **options: Any) -> WSGIPoolManager:
-    """A pool whose every request reaches ``app``; ``legal=False`` for one that breaks WSGI, or whose very types matter."""
+    """A pool whose every request reaches ``app``; ``legal=False`` where it breaks WSGI, or its very types matter."""
     return WSGIPoolManager(validator(app) if legal else app, **options)
 
 
@@ -102,7 +102,7 @@ def here() -> Place:
 class Scripted:
     """An app whose body is its ``steps``: bytes are sent, exceptions raised, functions called.
 
-    It notes where it was called, iterated and closed: the thread and the context. ``on_close`` is called in ``close()``.
+    It notes where it was called, iterated and closed: the thread and the context. ``close()`` calls ``on_close``.
     """
 
     def __init__(

@@ -1,5 +1,4 @@
-"""Scenarios in a process patched by gevent. Run by name, from test_gevent; those named ``late_…`` patch it themselves."""
-
+"""Scenarios in a process patched by gevent, run by name from test_gevent; a ``late_…`` one patches it itself."""
 
 from __future__ import annotations
 
@@ -18,6 +17,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import gevent
@@ -55,8 +55,8 @@ def pause() -> None:
     gevent.sleep(PAUSE)
 
 
-def pool_of(*steps: bytes | Callable[[], object], **options: int) -> WSGIPoolManager:
-    return WSGIPoolManager(Scripted(*steps), **options)
+def pool_of(*steps: bytes | Callable[[], object], max_concurrency: int | None = None) -> WSGIPoolManager:
+    return WSGIPoolManager(Scripted(*steps), max_concurrency=max_concurrency)
 
 
 def waiting_for_the_head() -> None:
@@ -76,7 +76,7 @@ def each_chunk_arrives_at_once() -> None:
     gates = [threading.Event() for _ in range(5)]
     steps: list[bytes | Callable[[], object]] = []
     for number, gate in enumerate(gates):
-        steps += [b"%d" % number, lambda gate=gate: wait_for(gate)]
+        steps += [b"%d" % number, partial(wait_for, gate)]
     response = pool_of(*steps).request("GET", URL, preload_content=False)
     stream = response.stream()
     for number, gate in enumerate(gates):
@@ -232,7 +232,7 @@ def nothing_is_left_open() -> None:
         if number % 2:
             response.read1()
         response.close()
-    del response
+        del response
     gc.collect()
     eventually(lambda: len(open_descriptors()) <= len(before), "every descriptor is closed")
 
@@ -283,7 +283,7 @@ def late_after_native_use() -> None:
 
 
 def late_in_a_forked_worker() -> None:
-    """As gunicorn's gevent worker does: the app is loaded and used, then the process forks, and the child is patched."""
+    """As gunicorn's gevent worker does: the app is loaded and used, the process forks, the child is patched."""
     pool = WSGIPoolManager(Scripted(b"x", b"y"))
     assert pool.request("GET", URL).data == b"xy"
     child = os.fork()

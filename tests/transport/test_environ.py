@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Mapping
 from typing import Any
-from wsgiref.validate import check_environ
+from wsgiref import validate
 
 import pytest
 from hypothesis import assume, given
@@ -31,7 +31,9 @@ def build(target: str = "/", *headers: tuple[str, str], method: str = "GET") -> 
 
 def assert_legal(environ: dict[str, Any]) -> None:
     """By the standard library's validator, and by what it does not look at."""
-    check_environ({**environ, "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr})
+    validate.check_environ(  # type: ignore[attr-defined]  # public in all but its stub
+        {**environ, "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr}
+    )
     for key, value in environ.items():
         assert type(key) is str
         if "." not in key:
@@ -95,8 +97,7 @@ def test_a_target_gives_a_legal_environ_or_a_value_error(target: str) -> None:
 def test_a_method_is_a_token_or_a_value_error(method: str) -> None:
     try:
         environ = build(method=method)
-    except ValueError as error:
-        assert "Method" in str(error)
+    except ValueError:
         return
     assert environ["REQUEST_METHOD"] == method
     assert method.isascii()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import gc
 import logging
-import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
-from flask_aibridge.transport import Cancellation, WSGIPoolManager
+from tests.transport.blocked import Blocked
 from tests.transport.calls import (
     DEADLINE,
     TEXT,
@@ -29,43 +27,6 @@ from tests.transport.calls import (
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-
-class Blocked:
-    """An app that sends ``first`` and then waits, for as long as nobody cancels it.
-
-    ``how`` is the way in which it listens: by a callback, or by waiting for the cancellation itself.
-    """
-
-    def __init__(self, how: str, first: bytes = b"one") -> None:
-        self._how = how
-        self._first = first
-        self.blocked = threading.Event()
-        self.woken = threading.Event()
-        self.ended_by: list[str] = []
-        self.script: Scripted | None = None
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        cancellation: Cancellation = environ["flask_aibridge.cancellation"]
-        self.script = Scripted(self._first, lambda: self._wait(cancellation), b"never read")
-        return self.script(environ, start_response)
-
-    def _wait(self, cancellation: Cancellation) -> None:
-        self.blocked.set()
-        if self._how == "wait":
-            assert cancellation.wait(DEADLINE)
-        else:
-            news = threading.Event()
-            take_off = cancellation.on_cancel(news.set)
-            assert news.wait(DEADLINE)
-            take_off()
-        assert cancellation.cancelled
-        self.woken.set()
-
-    def assert_stopped(self) -> None:
-        wait_for(self.woken)
-        assert self.script is not None
-        self.script.assert_closed_once()
 
 
 HOW = pytest.mark.parametrize("how", ["wait", "callback"])
@@ -175,13 +136,13 @@ def test_closing_in_another_thread_wakes_the_reader() -> None:
     app = Blocked("wait")
     response = call(app, preload_content=False)
     assert response.read1() == b"one"
-    ended = threading.Event()
-    reader = threading.Thread(target=lambda: (read_until_error(response), ended.set()))
+    ended: list[object] = []
+    reader = threading.Thread(target=lambda: ended.append(read_until_error(response)))
     reader.start()
     wait_for(app.blocked)
     response.close()
-    wait_for(ended)
     reader.join(DEADLINE)
+    assert len(ended) == 1
     app.assert_stopped()
 
 
@@ -313,62 +274,6 @@ def test_closing_after_the_end_does_not_disturb_the_app() -> None:
     gate.set()
     wait_for(finished)
     script.assert_closed_once()
-
-
-class Interrupted(BaseException):
-    """What a signal handler raises in the caller's thread, as Ctrl-C does."""
-
-
-@pytest.fixture
-def interrupted_soon() -> Iterator[None]:
-    """A signal interrupts the test's thread after a moment."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise Interrupted
-
-    previous = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, previous)
-
-
-@pytest.mark.usefixtures("interrupted_soon")
-@pytest.mark.parametrize("timeout", [None, 15.0])
-def test_an_interrupt_while_waiting_for_the_head_cancels(timeout: float | None) -> None:
-    app = Blocked("wait", first=b"")
-    with pytest.raises(Interrupted):
-        call(app, timeout=timeout)
-    app.assert_stopped()
-
-
-@pytest.mark.usefixtures("interrupted_soon")
-@pytest.mark.parametrize("preload", [True, False])
-def test_an_interrupt_while_reading_cancels(preload: bool) -> None:
-    app = Blocked("wait")
-    responses: list[BaseHTTPResponse] = []
-
-    def read() -> None:
-        responses.append(call(app, preload_content=preload))
-        responses[0].read()
-
-    with pytest.raises(Interrupted):
-        read()
-    responses.clear()
-    gc.collect()
-    app.assert_stopped()
-
-
-@pytest.mark.usefixtures("interrupted_soon")
-def test_an_interrupt_while_waiting_for_a_slot_loses_none() -> None:
-    gate = threading.Event()
-    pool = WSGIPoolManager(Scripted(b"one", lambda: wait_for(gate)), max_concurrency=1)
-    first = pool.request("GET", URL, preload_content=False)
-    with pytest.raises(Interrupted):
-        pool.request("GET", URL, timeout=15.0)
-    gate.set()
-    assert first.read() == b"one"
-    assert pool.request("GET", URL, timeout=15.0).data == b"one"
 
 
 ENDS: list[Callable[[BaseHTTPResponse], object]] = [

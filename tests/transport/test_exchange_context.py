@@ -122,26 +122,23 @@ class Nested:
     def stream(self) -> flask.Response:
         flask.g.name = "stream"
 
-        @flask.stream_with_context
         def body() -> Iterator[str]:
             yield f"{flask.request.path} "
             yield f"{flask.g.name} "
             yield flask.current_app.name
 
-        return flask.Response(body())
+        return flask.Response(flask.stream_with_context(body()))
 
     def relay(self) -> flask.Response:
         """Streams what another view streams, each within its own request."""
         flask.g.name = "relay"
         response = self.pool.request("GET", URL + "/stream", preload_content=False)
 
-        @flask.stream_with_context
         def body() -> Iterator[bytes]:
-            for chunk in response.stream():
-                yield chunk
+            yield from response.stream()
             yield f" {flask.g.name} {flask.request.path}".encode()
 
-        return flask.Response(body())
+        return flask.Response(flask.stream_with_context(body()))
 
 
 def test_a_flask_app_that_calls_itself_gets_a_context_of_its_own() -> None:

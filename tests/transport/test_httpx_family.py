@@ -351,7 +351,7 @@ def test_silence_in_the_body(family: Family, faucet: Faucet) -> None:
 @pytest.mark.parametrize("phase", ["connect", "pool"])
 def test_no_free_call_in_time(family: Family, faucet: Faucet, phase: str) -> None:
     """Is a timeout of connecting, bounded by the connect as well as the pool timeout; the app is not called."""
-    timeout = family.library.Timeout(20, **{phase: 0.05})
+    timeout = family.library.Timeout(3, **{phase: 0.05})
     manager = WSGIPoolManager(faucet, max_concurrency=1)
 
     async def main() -> None:

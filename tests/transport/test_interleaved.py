@@ -1,128 +1,23 @@
-"""Two threads in one channel or registry, step by step: at every single step of the one, the other does its part.
-
-A race that happens once in a million calls happens here every time: the first side runs under a trace function, and
-at the chosen bytecode instruction the second side acts, in a thread of its own. Where it has to wait for a lock that the
-first holds, the first goes on.
-"""
+"""Two threads in one channel or registry: at every single step of the one, the other does its part."""
 
 from __future__ import annotations
 
 import select
-import sys
-import threading
 from collections.abc import Callable
-from types import FrameType
-from typing import Any, TypeAlias
 
 import pytest
 
-from flask_aibridge.transport import Cancellation, cancellation, pipe, workers
+from flask_aibridge.transport import Cancellation
 from flask_aibridge.transport.pipe import HIGH_WATER, Channel, ReaderGone
 from flask_aibridge.transport.workers import Slots
 from tests.transport.calls import DEADLINE
-
-LOCKED_SECONDS = 0.01
-"""How long the first side waits for the second, which may be waiting for a lock of the first."""
-
-TRACED = {pipe.__file__, workers.__file__, cancellation.__file__}
-
-Side: TypeAlias = "Callable[[], object]"
-
-
-class Interleaving:
-    """Runs ``first``, with ``second`` at step ``at`` of it; ``reached`` is whether it has so many."""
-
-    def __init__(self, at: int) -> None:
-        self._at = at
-        self._step = 0
-        self._thread: threading.Thread | None = None
-        self._done = threading.Event()
-        self._second: Side = lambda: None
-        self.reached = False
-        self.errors: list[BaseException] = []
-        self.results: dict[str, object] = {}
-
-    def run(self, first: Side, second: Side) -> None:
-        self._second = second
-        previous = sys.gettrace()
-        sys.settrace(self._trace)
-        try:
-            self._note("first", first)
-        finally:
-            sys.settrace(previous)
-        if self._thread is None:
-            self._act()
-        assert self._thread is not None
-        self._thread.join(DEADLINE)
-        assert not self._thread.is_alive(), "the second side hangs"
-
-    def _trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
-        if frame.f_code.co_filename not in TRACED:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            if self._step == self._at:
-                self.reached = True
-                self._act()
-            self._step += 1
-        return self._trace
-
-    def _act(self) -> None:
-        self._thread = threading.Thread(target=self._run_second)
-        self._thread.start()
-        self._done.wait(LOCKED_SECONDS)
-
-    def _run_second(self) -> None:
-        self._note("second", self._second)
-        self._done.set()
-
-    def _note(self, name: str, side: Side) -> None:
-        try:
-            self.results[name] = side()
-        except BaseException as error:
-            self.errors.append(error)
-
-
-class Wake:
-    """A wake that counts its calls."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self) -> None:
-        self.calls += 1
-
-
-Case: TypeAlias = "Callable[[Interleaving], None]"
+from tests.transport.interleaving import Interleaving, Wake, at_every_step, either_way, result_of
 
 
 def readable(channel: Channel) -> bool:
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def at_every_step(case: Case) -> None:
-    """The case, once for each step of its first side and once with the second side after it."""
-    at = 0
-    while True:
-        interleaving = Interleaving(at)
-        case(interleaving)
-        if not interleaving.reached:
-            break
-        at += 1
-    assert at > 5, "nothing was traced"
-
-
-def either_way(interleaving: Interleaving, one: Side, other: Side, swap: bool) -> None:
-    if swap:
-        interleaving.run(other, one)
-    else:
-        interleaving.run(one, other)
-
-
-def result_of(interleaving: Interleaving, second: bool) -> Any:
-    return interleaving.results["second" if second else "first"]
 
 
 @pytest.mark.parametrize("swap", [False, True])
@@ -380,13 +275,22 @@ def test_two_threads_that_cancel() -> None:
     at_every_step(case)
 
 
-@pytest.mark.parametrize("swap", [False, True])
-def test_waiting_for_a_cancellation_that_comes(swap: bool) -> None:
+def test_cancelling_what_is_waited_for() -> None:
     def case(interleaving: Interleaving) -> None:
         cancelled = Cancellation()
-        either_way(interleaving, lambda: cancelled.wait(DEADLINE), cancelled._fire, swap)
+        interleaving.run(cancelled._fire, lambda: cancelled.wait(DEADLINE))
         assert not interleaving.errors
-        assert result_of(interleaving, swap) is True
+        assert interleaving.results["second"] is True
+
+    at_every_step(case)
+
+
+def test_waiting_for_a_cancellation_that_comes_at_the_last_moment() -> None:
+    def case(interleaving: Interleaving) -> None:
+        cancelled = Cancellation()
+        interleaving.run(lambda: cancelled.wait(0), cancelled._fire)
+        assert not interleaving.errors
+        assert cancelled.wait(0) is True
         assert not cancelled._callbacks
 
     at_every_step(case)

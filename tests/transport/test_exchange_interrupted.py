@@ -1,0 +1,77 @@
+"""How an exchange ends when a signal interrupts its caller, as Ctrl-C does."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+from urllib3 import BaseHTTPResponse
+
+from flask_aibridge.transport import WSGIPoolManager
+from tests.transport.blocked import Blocked
+from tests.transport.calls import (
+    URL,
+    Scripted,
+    call,
+    wait_for,
+)
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises in the caller's thread, as Ctrl-C does."""
+
+
+@pytest.fixture
+def interrupted_soon() -> Iterator[None]:
+    """A signal interrupts the test's thread after a moment."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise Interrupted
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.usefixtures("interrupted_soon")
+@pytest.mark.parametrize("timeout", [None, 15.0])
+def test_an_interrupt_while_waiting_for_the_head_cancels(timeout: float | None) -> None:
+    app = Blocked("wait", first=b"")
+    with pytest.raises(Interrupted):
+        call(app, timeout=timeout)
+    app.assert_stopped()
+
+
+@pytest.mark.usefixtures("interrupted_soon")
+@pytest.mark.parametrize("preload", [True, False])
+def test_an_interrupt_while_reading_cancels(preload: bool) -> None:
+    app = Blocked("wait")
+    responses: list[BaseHTTPResponse] = []
+
+    def read() -> None:
+        responses.append(call(app, preload_content=preload))
+        responses[0].read()
+
+    with pytest.raises(Interrupted):
+        read()
+    responses.clear()
+    gc.collect()
+    app.assert_stopped()
+
+
+@pytest.mark.usefixtures("interrupted_soon")
+def test_an_interrupt_while_waiting_for_a_slot_loses_none() -> None:
+    gate = threading.Event()
+    pool = WSGIPoolManager(Scripted(b"one", lambda: wait_for(gate)), max_concurrency=1)
+    first = pool.request("GET", URL, preload_content=False)
+    with pytest.raises(Interrupted):
+        pool.request("GET", URL, timeout=15.0)
+    gate.set()
+    assert first.read() == b"one"
+    assert pool.request("GET", URL, timeout=15.0).data == b"one"
