@@ -63,7 +63,8 @@ class Answers:
             answer = answer(seen)
         status, headers, chunks = answer
         start_response(status, list(headers))
-        return chunks() if callable(chunks) else chunks
+        body: Iterable[bytes] = chunks() if callable(chunks) else chunks
+        return body
 
     @property
     def last(self) -> Seen:
@@ -92,6 +93,7 @@ class Faucet:
         self.taken = 0
         self._head = (status, list(headers))
         self._first = first
+        self._ended = False
         self._steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def send(self, *chunks: bytes) -> None:
@@ -109,18 +111,24 @@ class Faucet:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         self.calls += 1
-        environ["flask_aibridge.cancellation"].on_cancel(lambda: self._steps.put(_CANCELLED))
+        self._ended = False
+        environ["flask_aibridge.cancellation"].on_cancel(self._cancel)
         start_response(self._head[0], list(self._head[1]))
         self.started.set()
         return self._body()
+
+    def _cancel(self) -> None:
+        if not self._ended:
+            self.cancelled.set()
+            self._steps.put(_CANCELLED)
 
     def _body(self) -> Iterator[bytes]:
         try:
             if self._first:
                 yield self._first
-            while (step := self._steps.get(timeout=DEADLINE)) is not _END:
-                if step is _CANCELLED:
-                    self.cancelled.set()
+            while (step := self._steps.get(timeout=DEADLINE)) is not _CANCELLED:
+                self._ended = step is _END or isinstance(step, BaseException)
+                if step is _END:
                     return
                 if isinstance(step, BaseException):
                     raise step

@@ -84,7 +84,7 @@ class Opened:
     def again(self) -> AsyncIterator[bytes]:
         """The stream itself, as the SDKs drain it."""
         stream = self.own.stream
-        return stream.__aiter__() if self._async else _awaited(iter(stream))  # type: ignore[no-any-return]
+        return stream.__aiter__() if self._async else _awaited(iter(stream))
 
     async def read(self) -> bytes:
         data: bytes = await self.own.aread() if self._async else self.own.read()

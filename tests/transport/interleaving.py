@@ -25,10 +25,15 @@ Side: TypeAlias = "Callable[[], object]"
 
 
 class Interleaving:
-    """Runs ``first``, with ``second`` at step ``at`` of it; ``reached`` is whether it has so many."""
+    """Runs ``first``, with ``second`` at step ``at`` of it; ``reached`` is whether it has so many.
 
-    def __init__(self, at: int) -> None:
+    ``same_thread`` has the second side act as the garbage collector does: in the very thread, which may hold a lock.
+    """
+
+    def __init__(self, at: int, *, same_thread: bool = False) -> None:
         self._at = at
+        self._same_thread = same_thread
+        self._acted = False
         self._step = 0
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
@@ -45,11 +50,11 @@ class Interleaving:
             self._note("first", first)
         finally:
             sys.settrace(previous)
-        if self._thread is None:
+        if not self._acted:
             self._act()
-        assert self._thread is not None
-        self._thread.join(DEADLINE)
-        assert not self._thread.is_alive(), "the second side hangs"
+        if self._thread is not None:
+            self._thread.join(DEADLINE)
+            assert not self._thread.is_alive(), "the second side hangs"
 
     def _trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
         if frame.f_code.co_filename not in TRACED:
@@ -63,6 +68,10 @@ class Interleaving:
         return self._trace
 
     def _act(self) -> None:
+        self._acted = True
+        if self._same_thread:
+            self._run_second()
+            return
         self._thread = threading.Thread(target=self._run_second)
         self._thread.start()
         self._done.wait(LOCKED_SECONDS)
@@ -91,11 +100,11 @@ class Wake:
 Case: TypeAlias = "Callable[[Interleaving], None]"
 
 
-def at_every_step(case: Case) -> None:
+def at_every_step(case: Case, *, same_thread: bool = False) -> None:
     """The case, once for each step of its first side and once with the second side after it."""
     at = 0
     while True:
-        interleaving = Interleaving(at)
+        interleaving = Interleaving(at, same_thread=same_thread)
         case(interleaving)
         if not interleaving.reached:
             break

@@ -17,6 +17,7 @@ import urllib3
 from urllib3.exceptions import NewConnectionError, ProtocolError
 
 from flask_aibridge.transport import WSGIPoolManager, workers
+from flask_aibridge.transport.pipe import Channel, Doorbell
 from tests.leaks import Snapshot, open_descriptors
 from tests.transport.calls import DEADLINE, URL, Scripted, eventually, wait_for
 
@@ -216,6 +217,31 @@ def an_inherited_response_is_an_error_in_the_child() -> None:
     _wait_for_child(_in_a_child(child))
     stream.finish()
     other.finish()
+
+
+def an_inherited_channel_is_refused_in_the_child() -> None:
+    """Both kinds of waiting, and the descriptor; leaving it is the parent's affair."""
+    channel, doorbell = Channel(), Doorbell()
+    descriptor = channel.fileno()
+    channel.put(b"x")
+
+    def child() -> None:
+        for refused in (channel.take, lambda: channel.wait(0), channel.fileno):
+            with pytest.raises(OSError):
+                refused()
+        assert channel.abandon() is False
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
+        taken = [os.dup(0) for _ in range(4)]
+        doorbell.close()
+        assert all(os.fstat(number) for number in taken)
+
+    _wait_for_child(_in_a_child(child))
+    assert channel.take() == b"x"
+    assert channel.abandon() is True
+    doorbell.ring()
+    assert doorbell.wait(0)
+    doorbell.close()
 
 
 def an_inherited_response_that_is_dropped_in_the_child_stays_the_parents() -> None:

@@ -59,7 +59,11 @@ def answers() -> Answers:
         unavailable=("503 Service Unavailable", [*_TEXT, ("Retry-After", "0")], [b"later"]),
         limited=("429 Too Many Requests", [*_TEXT, ("Retry-After", "0")], [b"slower"]),
         broken=("500 Internal Server Error", _TEXT, [b"oops"]),
-        cookies=("200 OK", [*_TEXT, ("Set-Cookie", "a=1; Path=/"), ("Set-Cookie", "b=2"), ("X-One", "1"), ("x-one", "2")], [b"."]),
+        cookies=(
+            "200 OK",
+            [*_TEXT, ("Set-Cookie", "a=1; Path=/"), ("Set-Cookie", "b=2"), ("X-One", "1"), ("x-one", "2")],
+            [b"."],
+        ),
         latin=("200 OK", [*_TEXT, ("X-Name", "na\xefve"), ("X-Padded", "  p"), ("X-Empty", "")], [b"."]),
         gzip=_encoded("gzip", gzip.compress(_LONG, mtime=0)),
         deflate=_encoded("deflate", zlib.compress(_LONG)),
@@ -69,10 +73,20 @@ def answers() -> Answers:
         toolong=("200 OK", [*_TEXT, ("Content-Length", "3")], [b"ab", b"cdef"]),
         tooshort=("200 OK", [*_TEXT, ("Content-Length", "9")], [b"abc"]),
         breaks=("200 OK", _TEXT, raising(RuntimeError("on purpose"), b"some", b"thing")),
-        breakslate=("200 OK", [*_TEXT, ("Content-Length", "20")], raising(RuntimeError("on purpose"), b"some")),
+        breakslate=(
+            "200 OK",
+            [*_TEXT, ("Content-Length", "20")],
+            raising(RuntimeError("on purpose"), b"some"),
+        ),
         never=("200 OK", _TEXT, raising(RuntimeError("on purpose"))),
     )
-    for code, reason in ((301, "Moved"), (302, "Found"), (303, "See Other"), (307, "Temporary"), (308, "Permanent")):
+    for code, reason in (
+        (301, "Moved"),
+        (302, "Found"),
+        (303, "See Other"),
+        (307, "Temporary"),
+        (308, "Permanent"),
+    ):
         app.answers[f"/to/{code}"] = _redirect(f"{code} {reason}", "../echo?from=there")
     app.answers["/to/slash"] = _redirect("302 Found", "/ok#fragment")
     app.answers["/to/self"] = _redirect("302 Found", "/to/self")
@@ -144,7 +158,8 @@ REQUESTS = [
     Scenario("empty generator", "POST", "/echo", _body(_parts)),
     Scenario("json", "POST", "/echo", _with(json={"a": ["\xfc", None]})),
     Scenario("form", "POST", "/echo", _with(fields={"a": "b c"}, encode_multipart=False)),
-    Scenario("multipart", "POST", "/echo", _with(fields={"f": ("n.txt", b"data"), "x": "y"}, multipart_boundary="bound")),
+    Scenario("multipart", "POST", "/echo",
+             _with(fields={"f": ("n.txt", b"data"), "x": "y"}, multipart_boundary="bound")),
     Scenario("chunked bytes", "POST", "/echo", _with(body=b"abc", chunked=True)),
     Scenario("chunked file", "POST", "/echo", _body(lambda: io.BytesIO(b"abc"), chunked=True)),
     Scenario("own length", "POST", "/echo", _body(lambda: _parts(b"one", b"two"), headers={"Content-Length": "6"})),
@@ -215,7 +230,8 @@ ANSWERS = [
     Scenario("not redirected", target="/to/302", options=_with(redirect=False)),
     Scenario("not redirected by retries", target="/to/302", options=_once),
     Scenario("too many redirects", target="/to/self", options=_with(retries=2)),
-    Scenario("too many redirects, not raised", target="/to/self", options=_with(retries=Retry(redirect=1, raise_on_redirect=False))),
+    Scenario("too many redirects, not raised", target="/to/self",
+             options=_with(retries=Retry(redirect=1, raise_on_redirect=False))),
     Scenario("read timeout of 0", options=_with(timeout=0, retries=False)),
     Scenario("bad timeout", options=_with(timeout=-1)),
     Scenario("bad timeout type", options=_with(timeout="soon")),

@@ -218,6 +218,7 @@ def test_no_descriptor_for_fileno(monkeypatch: pytest.MonkeyPatch) -> None:
         "a_child_makes_its_own_calls",
         "a_full_pool_is_empty_in_a_child",
         "a_living_child_does_not_hold_the_parents_streams",
+        "an_inherited_channel_is_refused_in_the_child",
         "an_inherited_response_is_an_error_in_the_child",
         "an_inherited_response_that_is_dropped_in_the_child_stays_the_parents",
         "a_killed_child_leaves_the_parents_streams_alone",

@@ -52,7 +52,7 @@ def test_cancelling_a_task_that_waits_for_the_head(family: Family, by: str) -> N
                         await client.get(URL)
             else:
                 task = asyncio.create_task(client.get(URL))
-                await _event(started) if await asyncio.sleep(0) is None else None
+                await _event(started)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -193,8 +193,7 @@ def test_one_transport_serves_several_loops_at_once(family: Family, faucet: Fauc
 
     async def main() -> None:
         client = family.library.AsyncClient(transport=transport)
-        for _ in range(20):
-            texts.append((await client.get("http://app.test/slow")).text)
+        texts.extend([(await client.get("http://app.test/slow")).text for _ in range(20)])
 
     threads = [threading.Thread(target=family.run, args=(main,)) for _ in range(4)]
     for thread in threads:
@@ -243,12 +242,11 @@ def test_no_timer_outlives_its_response(family: Family) -> None:
         loop.call_at = at  # type: ignore[method-assign, assignment]
         async with family.client(WSGIPoolManager(app), timeout=600) as client:
             for gate in gates:
-                task = asyncio.create_task(client.get(URL))
+                asking = asyncio.create_task(client.get(URL))
                 for _ in range(3):
                     await asyncio.sleep(0)
                 gate.set()
-                await task
-        del task
+                await asking
         gc.collect()
         now = loop.time()
         return [timer for timer in timers if not timer.cancelled() and timer.when() > now + 300]
@@ -263,9 +261,13 @@ def test_on_trio(family: Family, faucet: Faucet) -> None:
 
     async def main() -> None:
         with trio.fail_after(60):
-            async with family.library.AsyncClient(transport=family.transport(WSGIPoolManager(Answers()))) as client:
+            async with family.library.AsyncClient(
+                transport=family.transport(WSGIPoolManager(Answers()))
+            ) as client:
                 assert (await client.post(URL, content=b"x")).text == "ok"
-            async with family.library.AsyncClient(transport=family.transport(WSGIPoolManager(faucet))) as client:
+            async with family.library.AsyncClient(
+                transport=family.transport(WSGIPoolManager(faucet))
+            ) as client:
                 async with client.stream("GET", URL) as response:
                     pieces = response.aiter_raw()
                     assert await anext(pieces) == b"first"

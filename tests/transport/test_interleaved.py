@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable
 
@@ -198,6 +199,51 @@ def test_drained_is_never_true_too_early(swap: bool) -> None:
         assert channel.drained
 
     at_every_step(case)
+
+
+@pytest.mark.parametrize("selectable", [False, True])
+@pytest.mark.parametrize(
+    "produce",
+    [
+        lambda channel: channel.put(b"x"),
+        lambda channel: channel.end(b"x"),
+        lambda channel: channel.announce(),
+        lambda channel: channel.want_room(Wake()),
+    ],
+)
+def test_a_response_collected_in_the_producers_own_thread(
+    produce: Callable[[Channel], object], selectable: bool
+) -> None:
+    """The garbage collector may end the exchange between any two steps of the thread that produces it."""
+
+    def case(interleaving: Interleaving) -> None:
+        channel, doorbell = Channel(), -1
+        if selectable:
+            doorbell = channel.fileno()
+        interleaving.run(lambda: produce(channel), channel.abandon)
+        assert all(isinstance(error, ReaderGone) for error in interleaving.errors)
+        assert channel.abandoned
+        with pytest.raises(ReaderGone):
+            channel.put(b"y")
+        if selectable:
+            with pytest.raises(OSError):
+                os.fstat(doorbell)
+
+    at_every_step(case, same_thread=True)
+
+
+def test_a_response_collected_in_the_midst_of_a_cancellation() -> None:
+    """Of another exchange, whose thread holds the lock that all cancellations share."""
+
+    def case(interleaving: Interleaving) -> None:
+        cancelled, other, called = Cancellation(), Cancellation(), Wake()
+        other.on_cancel(called)
+        interleaving.run(lambda: cancelled.on_cancel(called), other._fire)
+        cancelled._fire()
+        assert not interleaving.errors
+        assert called.calls == 2
+
+    at_every_step(case, same_thread=True)
 
 
 @pytest.mark.parametrize("swap", [False, True])

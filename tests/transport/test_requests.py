@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import gzip
 import io
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
@@ -56,12 +57,20 @@ def streaming(faucet: Faucet) -> Iterator[Any]:
         yield session
 
 
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
 # The session's own features
 
 
 def test_cookies(app: Answers, session: Any) -> None:
     """Several in one answer; kept, sent back, and only where they belong."""
-    app.answers["/x"] = ("200 OK", [*TEXT, ("Set-Cookie", "a=1; Path=/"), ("Set-Cookie", "b=2; Secure")], [b"."])
+    app.answers["/x"] = (
+        "200 OK",
+        [*TEXT, ("Set-Cookie", "a=1; Path=/"), ("Set-Cookie", "b=2; Secure")],
+        [b"."],
+    )
     response = session.get(URL)
     assert response.cookies.get_dict() == {"a": "1", "b": "2"}
     session.get("https://app.test/y")
@@ -125,7 +134,9 @@ def test_hooks(session: Any) -> None:
         ({"data": io.BytesIO(b"file")}, b"file", None),
     ],
 )
-def test_bodies(app: Answers, session: Any, options: dict[str, Any], body: bytes, content_type: str | None) -> None:
+def test_bodies(
+    app: Answers, session: Any, options: dict[str, Any], body: bytes, content_type: str | None
+) -> None:
     """With their length."""
     session.post(URL, **options)
     assert (app.last.body, app.last.headers.get("CONTENT_TYPE")) == (body, content_type)
@@ -157,7 +168,9 @@ def test_the_url_and_the_callers_request_stay_as_they_are(app: Answers) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://app.test/x", "http://app.test/x", "https://[::1]:8/x"])
-@pytest.mark.parametrize("options", [{}, {"verify": False}, {"verify": "/nowhere.pem"}, {"cert": "/nowhere.pem"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"verify": False}, {"verify": "/nowhere.pem"}, {"cert": "/nowhere.pem"}]
+)
 def test_tls_settings_do_not_apply(session: Any, url: str, options: dict[str, Any]) -> None:
     """Nor do they warn."""
     assert session.get(url, **options).text == "ok"
@@ -185,7 +198,10 @@ def with_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_proxies_do_not_apply(app: Answers, session: Any, url: str) -> None:
     """Neither the environment's nor a request's own; their credentials are not sent, and the target is a path."""
     assert session.get(url).text == "ok"
-    assert session.get(url, proxies={"all": "socks5://127.0.0.1:9", "https": "http://u:p@127.0.0.1:9"}).text == "ok"
+    assert (
+        session.get(url, proxies={"all": "socks5://127.0.0.1:9", "https": "http://u:p@127.0.0.1:9"}).text
+        == "ok"
+    )
     for seen in app.seen:
         assert (seen.path, seen.query, seen.environ["REQUEST_URI"]) == ("/x", "q", "/x?q")
         assert "PROXY_AUTHORIZATION" not in seen.headers
@@ -194,7 +210,9 @@ def test_proxies_do_not_apply(app: Answers, session: Any, url: str) -> None:
 @pytest.fixture
 def with_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "netrc"
-    path.write_text("machine app.test login me password netrc-secret\ndefault login any password netrc-secret\n")
+    path.write_text(
+        "machine app.test login me password netrc-secret\ndefault login any password netrc-secret\n"
+    )
     monkeypatch.setenv("NETRC", str(path))
 
 
@@ -205,7 +223,7 @@ def test_netrc_does_not_apply(app: Answers, session: Any, options: dict[str, Any
     """A login that the environment has for a host of that name is not sent to an app in this process."""
     app.answers["/from"] = ("302 Found", [*TEXT, ("Location", "https://other.test/x")], [b""])
     session.get("https://app.test/from" if redirected else URL, **options)
-    logins = [requests.auth._basic_auth_str(name, "netrc-secret") for name in ("me", "any")]
+    logins = [_basic(name, "netrc-secret") for name in ("me", "any")]
     assert not [seen.path for seen in app.seen if seen.headers.get("AUTHORIZATION") in logins]
 
 
@@ -221,7 +239,7 @@ def test_a_session_without_netrc_keeps_the_callers_key(app: Answers, session: An
 def test_the_callers_own_login_is_sent(app: Answers, session: Any) -> None:
     """Whatever netrc has."""
     session.get(URL, auth=("user", "secret"))
-    assert app.last.headers["AUTHORIZATION"] == requests.auth._basic_auth_str("user", "secret")
+    assert app.last.headers["AUTHORIZATION"] == _basic("user", "secret")
 
 
 # Streaming
@@ -233,12 +251,13 @@ def test_each_chunk_arrives_before_the_next_is_sent(how: str) -> None:
     faucet = Faucet(b"1\n")
     with session_for(faucet) as session:
         response = session.get(URL, stream=True)
-        pieces = {
+        ways: dict[str, Callable[[], Iterator[bytes]]] = {
             "content": lambda: response.iter_content(None),
             "lines": lambda: response.iter_lines(chunk_size=None),
             "bytewise": lambda: _lines(response.iter_content(1)),
             "raw": lambda: response.raw.stream(),
-        }[how]()
+        }
+        pieces = ways[how]()
         for number in range(1, 5):
             assert next(pieces).rstrip(b"\n") == str(number).encode()
             # iter_lines keeps the last line of a chunk until it sees what follows it
@@ -328,7 +347,11 @@ def test_no_free_call_in_time(faucet: Faucet) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [("200 OK", TEXT, raising(ValueError("x"), b"some")), ("200 OK", [*TEXT, ("Content-Length", "9")], [b"some"])]
+    "answer",
+    [
+        ("200 OK", TEXT, raising(ValueError("x"), b"some")),
+        ("200 OK", [*TEXT, ("Content-Length", "9")], [b"some"]),
+    ],
 )
 def test_a_body_that_breaks_off(app: Answers, session: Any, answer: Any) -> None:
     """Is a ``ChunkedEncodingError``, after every byte before it."""

@@ -88,7 +88,9 @@ def test_an_open_response_has_its_connection_to_itself(faucet: Faucet) -> None:
 
 
 @pytest.mark.parametrize("preload", [True, False])
-def test_an_error_answer_needs_no_second_connection(app: Answers, manager: WSGIPoolManager, preload: bool) -> None:
+def test_an_error_answer_needs_no_second_connection(
+    app: Answers, manager: WSGIPoolManager, preload: bool
+) -> None:
     """A 404 is a response as any other."""
     app.answers["/x"] = ("404 Not Found", TEXT, [b"no"])
     response = manager.request("GET", URL, preload_content=preload)
@@ -113,7 +115,9 @@ def test_hosts_have_pools_of_their_own(app: Answers, manager: WSGIPoolManager) -
 
 def test_https_needs_no_tls_and_warns_of_nothing(app: Answers) -> None:
     """Nor do the TLS settings of the manager matter, wherever they point."""
-    manager = WSGIPoolManager(app, cert_reqs="CERT_NONE", ca_certs="/nowhere.pem", assert_hostname="x", timeout=5)
+    manager = WSGIPoolManager(
+        app, cert_reqs="CERT_NONE", ca_certs="/nowhere.pem", assert_hostname="x", timeout=5
+    )
     assert manager.request("GET", "https://app.test/x").status == 200
 
 
@@ -168,7 +172,13 @@ def test_the_callers_headers_are_left_alone(app: Answers, manager: WSGIPoolManag
     """Whatever defaults a request gets."""
     headers = {"X-A": "1"}
     manager.request("POST", URL, headers=headers, json={})
-    manager.request("POST", URL, headers=headers, body=b"x", retries=Retry(1, status_forcelist=[200], raise_on_status=False))
+    manager.request(
+        "POST",
+        URL,
+        headers=headers,
+        body=b"x",
+        retries=Retry(1, status_forcelist=[200], raise_on_status=False),
+    )
     assert headers == {"X-A": "1"}
 
 
@@ -188,7 +198,12 @@ def test_a_manager_cannot_be_pickled(manager: WSGIPoolManager) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "error"), [("ftp://app.test/", URLSchemeUnknown), ("http:///x", LocationValueError), ("http://[", LocationValueError)]
+    ("url", "error"),
+    [
+        ("ftp://app.test/", URLSchemeUnknown),
+        ("http:///x", LocationValueError),
+        ("http://[", LocationValueError),
+    ],
 )
 def test_a_url_that_leads_nowhere(manager: WSGIPoolManager, url: str, error: type[Exception]) -> None:
     """Gets urllib3's errors."""
@@ -230,7 +245,8 @@ def test_retry_after_is_respected(app: Answers, manager: WSGIPoolManager, status
 
 
 @pytest.mark.parametrize(
-    "broken", [("200 OK", TEXT, raising(OSError("x"), b"a")), ("200 OK", [*TEXT, ("Content-Length", "5")], [b"a"])]
+    "broken",
+    [("200 OK", TEXT, raising(OSError("x"), b"a")), ("200 OK", [*TEXT, ("Content-Length", "5")], [b"a"])],
 )
 def test_a_broken_answer_is_asked_for_again(app: Answers, manager: WSGIPoolManager, broken: Any) -> None:
     """For GET; a POST is never sent twice."""
@@ -327,7 +343,14 @@ def test_each_request_has_an_environ_of_its_own(manager: WSGIPoolManager) -> Non
 
 
 @pytest.mark.parametrize(
-    "timeout", [0.05, Timeout(read=0.05), Timeout(total=0.05), Timeout(connect=5, read=0.05), Timeout(total=5, read=0.05)]
+    "timeout",
+    [
+        0.05,
+        Timeout(read=0.05),
+        Timeout(total=0.05),
+        Timeout(connect=5, read=0.05),
+        Timeout(total=5, read=0.05),
+    ],
 )
 @pytest.mark.parametrize("preload", [True, False])
 def test_no_head_in_time(timeout: Any, preload: bool) -> None:
@@ -463,7 +486,9 @@ def test_a_connection_by_hand(app: Answers, manager: WSGIPoolManager) -> None:
     """As botocore uses it: the first four arguments by position, header values in bytes."""
     pool = _pool(manager)
     connection = pool._get_conn()
-    connection.request("POST", "/model/a%3Ab/converse?x=1", b"body", {"X-Amz-Date": b"now", "Content-Type": b"a/b"})
+    connection.request(
+        "POST", "/model/a%3Ab/converse?x=1", b"body", {"X-Amz-Date": b"now", "Content-Type": b"a/b"}
+    )
     response = connection.getresponse()
     assert (response.status, response.data) == (200, b"ok")
     seen = app.last
