@@ -82,7 +82,7 @@ class Cancellation:
             return
         with _registry:
             callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks:
+        for callback in callbacks or ():
             _call(callback)
 
 

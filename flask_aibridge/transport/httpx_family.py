@@ -7,7 +7,7 @@ that a client sees (responses, streams, exceptions) is that library's own.
 from __future__ import annotations
 
 import http.client
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from .exchange import Exchange
@@ -78,9 +78,13 @@ class _Face:
             raise self.library.ConnectError(f"Failed to establish a new connection: {error}") from error
         return exchange
 
-    def _no_slot(self, timeout: float | None) -> Exception:
-        error: Exception = self.library.ConnectTimeout(
-            f"All {self._mounted.slots.limit} concurrent calls were taken for {timeout} seconds. Raise max_concurrency?"
+    def _no_slot(self, timeouts: Mapping[str, float | None]) -> Exception:
+        kind = self.library.ConnectTimeout
+        if _patience(timeouts) != timeouts.get("connect"):
+            kind = self.library.PoolTimeout
+        error: Exception = kind(
+            f"All {self._mounted.slots.limit} concurrent calls were taken for {_patience(timeouts)} seconds. "
+            "Raise max_concurrency?"
         )
         return error
 
@@ -126,8 +130,8 @@ class SyncFace(_Face):
         environ = self._environ(request)
         content = self._content(request)
         slots = self._mounted.slots
-        if not slots.try_take() and not slots.take(timeouts.get("connect")):
-            raise self._no_slot(timeouts.get("connect"))
+        if not slots.try_take() and not slots.take(_patience(timeouts)):
+            raise self._no_slot(timeouts)
         if content is not None:
             exchange = self._begin(environ, InMemoryInput(content))
         else:
@@ -201,9 +205,8 @@ class AsyncFace(_Face):
         timeouts = request.extensions.get("timeout", {})
         environ = self._environ(request)
         content = self._content(request)
-        connect_timeout = timeouts.get("connect")
-        if not await _take_slot(self._mounted, connect_timeout):
-            raise self._no_slot(connect_timeout)
+        if not await _take_slot(self._mounted, _patience(timeouts)):
+            raise self._no_slot(timeouts)
         if content is not None:
             exchange = self._begin(environ, InMemoryInput(content))
         else:
@@ -320,6 +323,12 @@ class AsyncBody:
     async def aclose(self) -> None:
         """As :meth:`close`."""
         self.close()
+
+
+def _patience(timeouts: Mapping[str, float | None]) -> float | None:
+    """Seconds to wait for a slot: it is the connection and its place in the pool in one."""
+    limits = [limit for limit in (timeouts.get("connect"), timeouts.get("pool")) if limit is not None]
+    return min(limits, default=None)
 
 
 async def _take_slot(mounted: MountedApp, seconds: float | None) -> bool:

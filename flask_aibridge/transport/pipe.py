@@ -106,8 +106,8 @@ class Channel:
         left, and
         :exc:`TimeoutError` after ``timeout`` seconds without room.
         """
-        self._chunks.append(data)
         received = self._received = self._received + len(data)
+        self._chunks.append(data)
         if self._attention:
             self._attend()
             if self._abandoned:
@@ -127,8 +127,8 @@ class Channel:
         if self._ended:
             return
         if data:
-            self._chunks.append(data)
             self._received += len(data)
+            self._chunks.append(data)
         self._error = error
         self._ended = True
         if self._attention:
@@ -138,11 +138,13 @@ class Channel:
         """See to what is not in the way of most chunks."""
         with self._lock:
             if self._abandoned:
-                self._chunks.clear()
+                self._chunks = deque()
             elif self._selectable and not self._signalled and (self._chunks or self._ended):
                 self._signal()
             wake, self._wake_reader = self._wake_reader, None
-            self._attention = self._selectable or self._abandoned
+            self._attention = False
+            if self._selectable or self._abandoned:
+                self._attention = True
         if wake is not None:
             wake()
 
@@ -304,7 +306,11 @@ class Channel:
     def _signal(self) -> None:
         if self._doorbell is not None:
             self._signalled = True
-            self._doorbell.ring()
+            try:
+                self._doorbell.ring()
+            except OSError:  # collected in this very thread, just now: the descriptors are closed
+                if not self._abandoned:
+                    raise
 
     def _silence(self) -> None:
         if self._doorbell is not None:
@@ -319,7 +325,7 @@ class Channel:
             if self._abandoned:
                 return False
             self._abandoned = self._attention = True
-            self._chunks.clear()
+            self._chunks = deque()
             wakes = (self._wake_reader, self._wake_writer)
             self._wake_reader = self._wake_writer = None
             unfinished = not self._ended

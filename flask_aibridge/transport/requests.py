@@ -7,6 +7,8 @@ from typing import Any
 
 import requests.adapters
 from requests import PreparedRequest, Response
+from requests.auth import _basic_auth_str
+from requests.utils import get_netrc_auth
 
 from .urllib3 import WSGIPoolManager
 
@@ -76,9 +78,26 @@ class WSGIAdapter(requests.adapters.HTTPAdapter):
         cert: Any = None,
         proxies: Any = None,
     ) -> Response:
-        """As :meth:`requests.adapters.HTTPAdapter.send`."""
-        return super().send(request, stream, timeout, verify, cert, None)
+        """As :meth:`requests.adapters.HTTPAdapter.send`, without a login from netrc: those are for hosts."""
+        return super().send(_without_netrc(request), stream, timeout, verify, cert, None)
 
     def close(self) -> None:
         """Forget idle connections; exchanges under way go on."""
         self._manager.clear()
+
+
+def _without_netrc(request: PreparedRequest) -> PreparedRequest:
+    """The request, without the login that a session puts into it from ``~/.netrc`` before an adapter sees it.
+
+    It was meant for a host of that name, and the app is none. (Only ``Session.trust_env = False`` keeps a session from
+    replacing an ``Authorization`` header of the caller's by it.)
+    """
+    given = request.headers.get("Authorization", "")
+    if not given.startswith("Basic "):
+        return request
+    login = get_netrc_auth(request.url or "")
+    if login is None or given != _basic_auth_str(*login):
+        return request
+    stripped = request.copy()
+    del stripped.headers["Authorization"]
+    return stripped

@@ -23,7 +23,7 @@ class LoopSleeper:
     is set for every event and hardly ever expires.
     """
 
-    __slots__ = ("_alarm", "_deadline", "_future", "_loop", "_timer")
+    __slots__ = ("__weakref__", "_alarm", "_deadline", "_future", "_loop", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -43,7 +43,7 @@ class LoopSleeper:
         if seconds is not None:
             self._deadline = self._loop.time() + seconds
             if self._timer is None:
-                self._timer = self._loop.call_later(seconds, self._expire)
+                self._set_timer(seconds)
         try:
             if not await future:
                 raise TimeoutError("timed out")
@@ -52,20 +52,31 @@ class LoopSleeper:
             forget()
         return True
 
-    def _expire(self) -> None:
+    def _set_timer(self, seconds: float) -> None:
+        # Weak, so that the timer of a body that is over, or was dropped, goes with it.
+        self._timer = self._loop.call_later(seconds, _expire, weakref.ref(self))
+
+    def expire(self) -> None:
+        """The timer's time has come; end the sleep if it is the sleeper's as well."""
         self._timer = None
         future = self._future
         if future is None or future.done():
             return
         remaining = self._deadline - self._loop.time()
         if remaining > 0:
-            self._timer = self._loop.call_later(remaining, self._expire)
+            self._set_timer(remaining)
         else:
             future.set_result(False)
 
     def __del__(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _expire(reference: weakref.ref[LoopSleeper]) -> None:
+    sleeping = reference()
+    if sleeping is not None:
+        sleeping.expire()
 
 
 class _Alarm:
@@ -90,6 +101,7 @@ class _Alarm:
                 loop.call_soon_threadsafe(self._wake_all)
             except RuntimeError:  # the loop is closed: nobody sleeps in it any more
                 self._ready.clear()
+                self._set = False
 
     def _wake_all(self) -> None:
         self._set = False  # before looking, so that whoever comes now sets it again

@@ -216,7 +216,7 @@ class WSGIConnection:
         if not slots.try_take() and not slots.take(self.timeout):
             raise ConnectTimeoutError(
                 self,
-                f"All {slots.limit} concurrent calls are taken (connect timeout={self.timeout}); raise max_concurrency?",
+                f"All {slots.limit} concurrent calls were taken for {self.timeout} seconds. Raise max_concurrency?",
             )
         try:
             doorbell = Doorbell()
