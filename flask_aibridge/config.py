@@ -18,8 +18,10 @@ force.
     ``{kid: key}``: Ed25519 public keys, in PEM or as base64 of their 32 bytes.
 ``AIBRIDGE_PROVIDERS``
     ``{name: {"type": "anthropic" or "openai", "base_url": "https://…", "keys": ["…"]}}``, with the provider's
-    own base URL and no keys as defaults. Unset or ``None``: one provider for each of ``ANTHROPIC_API_KEY`` or
-    ``ANTHROPIC_BASE_URL``, and ``OPENAI_API_KEY`` or ``OPENAI_BASE_URL``, in the environment.
+    own base URL and no keys as defaults. A base URL is written as for the provider's own SDK: with ``/v1`` at
+    the end for ``openai``, without for ``anthropic``. Unset or ``None``: one provider for each of
+    ``ANTHROPIC_API_KEY`` or ``ANTHROPIC_BASE_URL``, and ``OPENAI_API_KEY`` or ``OPENAI_BASE_URL``, in the
+    environment.
 ``AIBRIDGE_API_KEYS``
     ``{user: "aib_<id>_<secret>"}``: who may use the built-in bridge by the public door.
 """
@@ -29,6 +31,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -145,8 +148,15 @@ def _warn_of_unknown_keys(config: Mapping[str, Any]) -> None:
     for key in config:
         if key.startswith("AIBRIDGE_") and key not in KNOWN_KEYS:
             message = f"{key} is not a configuration key of Flask-AIBridge and has no effect."
-            # 4: past this function, read_settings and init_app, to the line that initialises the extension.
-            warnings.warn(message + _nearest(key, KNOWN_KEYS), ConfigWarning, stacklevel=4)
+            warnings.warn(message + _nearest(key, KNOWN_KEYS), ConfigWarning, stacklevel=_level_outside())
+
+
+def _level_outside() -> int:
+    """The ``stacklevel``, for the caller, of the line outside this package that initialises the extension."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("flask_aibridge."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -320,11 +330,11 @@ def _is_plain_url(value: str) -> bool:
 
 
 def _keys(key: str, value: object) -> tuple[str, ...]:
-    allowed = "a list of keys, each a str of visible ASCII characters with no space around it"
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise _wrong_secret(key, value, allowed)
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        raise _wrong_secret(key, value, "a list of keys, each a str")
     keys = tuple(value)
     for each in keys:
         if not isinstance(each, str) or not _VISIBLE_ASCII.fullmatch(each):
-            raise _wrong_secret(key, each, allowed)
+            allowed = "a str of visible ASCII characters, with no space or line break in it or around it"
+            raise _wrong_secret(f"a key in {key}", each, allowed)
     return keys

@@ -97,8 +97,13 @@ class AIBridge:
         :param wsgi_app: as for the constructor, and in place of what was given there.
         :raises ConfigError: for a config key whose value cannot work.
         :raises RuntimeError: for an app that was initialised before.
+        :raises TypeError: for an app that is no Flask app, or a bridge that cannot be called.
         """
         _require_wsgi_app(wsgi_app, none_allowed=True)
+        if not isinstance(app, Flask):
+            raise TypeError(
+                f"AIBridge needs the Flask app first, and a bridge after it; got {app!r} as the app."
+            )
         if EXTENSION in app.extensions:
             raise RuntimeError(
                 "An 'AIBridge' instance has already been registered on this Flask app. "
@@ -147,7 +152,9 @@ class AIBridge:
             )
         self._find()[1].replace_transport_factory(factory)
 
-    def transport_for(self, provider: str, source: Source, *, key_id: str | None = None) -> WSGIPoolManager:
+    def transport_for(
+        self, provider: str, source: Source | str, *, key_id: str | None = None
+    ) -> WSGIPoolManager:
         """A ``urllib3.PoolManager`` whose every request goes to the mounted bridge, in process and without a
         socket.
 
@@ -220,7 +227,9 @@ def _import(name: str) -> WSGIApplication:
     try:
         found: Any = import_string(name)
     except ImportError as error:
-        raise ConfigError(f"{BRIDGE} is {name!r}, which cannot be imported: {error}") from error
+        # Werkzeug's own message is a page of guesses; what it wraps says what went wrong.
+        reason = getattr(error, "exception", error)
+        raise ConfigError(f"{BRIDGE} is {name!r}, which cannot be imported: {reason}.") from error
     if isinstance(found, type) or not callable(found):
         raise ConfigError(
             f"{BRIDGE} is {name!r}, which is not a WSGI app but {found!r}; name a callable instance."

@@ -293,7 +293,7 @@ class TestProviders:
         assert SECRET not in str(caught.value)
 
     @pytest.mark.parametrize(
-        "keys", [SECRET, None, 1, [""], [None], [f"{SECRET}\r\nX: y"], [f" {SECRET}"], ["é"]]
+        "keys", [SECRET, {SECRET: 1}, None, 1, [""], [None], [f"{SECRET}\r\nX: y"], [f" {SECRET}"], ["é"]]
     )
     def test_bad_keys_are_not_shown(self, keys: Any) -> None:
         """A list of texts that can stand in a header."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flask_aibridge import config
+from flask_aibridge.bridge.providers.registry import TYPES
 from flask_aibridge.license.refusals import REFUSALS
 from flask_aibridge.testing import serve_stand_in
 
@@ -25,6 +26,16 @@ def test_every_refusal_is_explained(code: str) -> None:
 def test_every_key_is_explained(key: str) -> None:
     """The table of keys, which the reference shows, is complete."""
     assert f"``{key}``" in (config.__doc__ or "")
+
+
+def test_every_route_of_the_bridge_is_listed() -> None:
+    """Whoever gets a 404 or a 405 from the bridge finds what it serves."""
+    page = (DOCS / "reference" / "bridge.rst").read_text(encoding="utf-8")
+    routes = [route for provider in TYPES.values() for route in provider.routes]
+
+    assert [
+        route.path for route in routes if f"``{route.path.removesuffix('*').rstrip('/')}" not in page
+    ] == []
 
 
 def test_the_tutorials_application_streams_an_answer() -> None:

@@ -117,8 +117,11 @@ class TestInitialising:
     @pytest.mark.parametrize("name", ["no_such_module:app", "json:no_such_name"])
     def test_an_import_string_of_nothing(self, name: str) -> None:
         """The error names the key and the value."""
-        with pytest.raises(ConfigError, match=f"^AIBRIDGE_BRIDGE is '{name}', which cannot be imported"):
+        with pytest.raises(
+            ConfigError, match=f"^AIBRIDGE_BRIDGE is '{name}', which cannot be imported"
+        ) as caught:
             AIBridge(make_app(AIBRIDGE_BRIDGE=name))
+        assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("name", ["json:JSONDecoder", "json:__name__"])
     def test_an_import_string_of_something_else(self, name: str) -> None:
@@ -150,6 +153,11 @@ class TestInitialising:
         with pytest.raises(TypeError, match="a callable"):
             AIBridge().init_app(make_app(), wrong)
 
+    def test_a_bridge_in_the_place_of_the_app(self) -> None:
+        """The order of the arguments is easily mistaken."""
+        with pytest.raises(TypeError, match="the Flask app first"):
+            AIBridge(cast("Any", named))
+
     def test_a_wrong_config_leaves_the_app_as_it_was(self) -> None:
         """It can be mended and tried again."""
         app = make_app(AIBRIDGE_URL_PREFIX="ai")
@@ -161,9 +169,11 @@ class TestInitialising:
 
     def test_a_misspelt_key_warns(self) -> None:
         """At the line that initialises the extension."""
-        with pytest.warns(ConfigWarning, match="AIBRIDGE_LICENSE") as caught:
+        with pytest.warns(ConfigWarning, match="AIBRIDGE_LICENSE") as late:
             AIBridge().init_app(make_app(AIBRIDGE_LICENCE="x"))
-        assert caught[0].filename == __file__
+        with pytest.warns(ConfigWarning, match="AIBRIDGE_LICENSE") as at_once:
+            AIBridge(make_app(AIBRIDGE_LICENCE="x"))
+        assert [late[0].filename, at_once[0].filename] == [__file__, __file__]
 
     def test_the_config_is_read_once(self) -> None:
         """Later changes have no effect."""

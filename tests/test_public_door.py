@@ -206,6 +206,11 @@ class TestRouting:
         run_wsgi_app(make_app(echo), environ)
         assert (echo.environ["SCRIPT_NAME"], echo.environ["PATH_INFO"]) == ("/host" + PREFIX, "/x")
 
+    def test_a_doubled_slash_within_the_prefix(self) -> None:
+        """It is another path; whoever sends a prompt there is not redirected, which would lose the body."""
+        path = PREFIX.replace("/v2", "//v2")
+        assert make_app(Echo()).test_client().post(path + "/x").status_code == 404
+
     def test_doubled_leading_slashes(self) -> None:
         """Routing takes them for one, and so does the prefix."""
         echo = Echo()

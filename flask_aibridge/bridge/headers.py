@@ -19,8 +19,10 @@ HOP_BY_HOP = frozenset(
         "proxy-authorization",
         "te",
         "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
     }
-    | {"transfer-encoding", "upgrade"}
 )
 
 CREDENTIALS = frozenset(
@@ -31,11 +33,32 @@ CREDENTIALS = frozenset(
         "x-goog-api-key",
         "x-auth-token",
         "x-amz-security-token",
+        "x-csrf-token",
+        "x-csrftoken",
+        "x-xsrf-token",
+        "x-goog-iap-jwt-assertion",
         "cookie",
         "cookie2",
     }
 )
 """Headers that may hold a secret of the caller: the provider gets the host's key and nothing else."""
+
+_CREDENTIAL_FAMILIES = ("cf-access-", "x-amzn-oidc-", "x-auth-request-", "x-ms-client-", "x-ms-token-")
+"""How the headers begin in which the proxies that sign users in (Cloudflare Access, AWS load balancers,
+oauth2-proxy, Azure App Service) tell the application who they are, tokens included."""
+
+_OVERRIDES = frozenset(
+    {
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+        "proxy",
+    }
+)
+"""Headers that some servers obey in place of the method or the path, which the bridge has compared with what
+it allows."""
 
 _ABOUT_THE_CALLER = frozenset({"forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip"})
 _OWN_OF_A_REQUEST = frozenset({"host", "content-length", "content-type", "expect", "accept-encoding"})
@@ -85,6 +108,8 @@ def response_headers(headers: Iterable[tuple[str, str]], status: int) -> list[tu
     )
     if status in (204, 304):
         dropped |= {"content-type", "content-length"}
+    if not _length_holds(pairs):
+        dropped |= {"content-length"}
     kept = [(name, value) for name, value in pairs if name.lower() not in dropped and _fit(name, value)]
     if status not in (204, 304) and not any(name.lower() == "content-type" for name, _ in kept):
         # RFC 9110 section 8.3: what has no media type may be taken for octets. WSGI servers want one.
@@ -101,9 +126,20 @@ def media_type(headers: Iterable[tuple[str, str]]) -> str:
 
 
 def _passes_on(name: str) -> bool:
-    if name in HOP_BY_HOP or name in CREDENTIALS or name in _OWN_OF_A_REQUEST or name in _ABOUT_THE_CALLER:
+    if name in HOP_BY_HOP or name in CREDENTIALS or name in _OVERRIDES:
         return False
-    return not name.startswith(("x-forwarded-", "x-aibridge-"))
+    if name in _OWN_OF_A_REQUEST or name in _ABOUT_THE_CALLER:
+        return False
+    return not name.startswith(("x-forwarded-", "x-aibridge-", *_CREDENTIAL_FAMILIES))
+
+
+def _length_holds(headers: Iterable[tuple[str, str]]) -> bool:
+    """Tell whether a ``Content-Length`` says how long the body is (RFC 9112 section 6.3): one beside a transfer
+    coding does not, nor one that is no number."""
+    pairs = [(name.lower(), value.strip()) for name, value in headers]
+    if any(name == "transfer-encoding" for name, _ in pairs):
+        return False
+    return all(value.isascii() and value.isdigit() for name, value in pairs if name == "content-length")
 
 
 def _named_in(connection: str) -> set[str]:

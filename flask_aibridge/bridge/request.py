@@ -64,12 +64,12 @@ def read_body(environ: Mapping[str, Any], limit: int = MAX_REQUEST_BODY) -> byte
     """Read the whole request body.
 
     Raises ``Refused`` with 413 for more than ``limit`` bytes, before reading them where the length is
-    declared, and with 400 for a length that is no number or a body that breaks off.
+    declared, with 400 for a length that is no number or a body that breaks off, and with 411 for a body whose
+    end the server does not tell.
     """
     declared = environ.get("CONTENT_LENGTH") or ""
     if not declared:
-        # PEP 3333 has no word for chunked bodies: servers that can end `wsgi.input` themselves say so by this key.
-        return _read(environ, limit + 1, limit) if environ.get("wsgi.input_terminated") else b""
+        return _read_undeclared(environ, limit)
     if not (declared.isascii() and declared.isdigit()):
         raise Refused(400, "Content-Length is not a number.")
     length = int(declared) if len(declared) < 20 else limit + 1
@@ -88,12 +88,22 @@ def too_large(limit: int) -> Refused:
     )
 
 
+def _read_undeclared(environ: Mapping[str, Any], limit: int) -> bytes:
+    # PEP 3333 has no word for chunked bodies: servers that can end `wsgi.input` themselves say so by this key.
+    if environ.get("wsgi.input_terminated"):
+        return _read(environ, limit + 1, limit)
+    if environ.get("HTTP_TRANSFER_ENCODING"):
+        raise Refused(411, "This server takes no chunked request bodies: send a Content-Length.")
+    return b""
+
+
 def _read(environ: Mapping[str, Any], length: int, limit: int) -> bytes:
     stream, pieces, left = environ["wsgi.input"], [], length
     while left > 0:
         try:
             piece = stream.read(min(left, _READ_SIZE))
-        except OSError as error:
+        except Exception as error:
+            # Each server has exceptions of its own for a body that breaks off or is chunked wrongly.
             raise Refused(400, "The request body could not be read to its end.", error=repr(error)) from error
         if not piece:
             break

@@ -1,9 +1,8 @@
 """The gate of the public door: a licence, verified once, and a decision per request.
 
 :meth:`Gate.check` is on the path of every request by the public door: it compares the time with what was
-    computed when
-the licence was installed, with no I/O and no lock. A licence that cannot be accepted closes the door and
-nothing else.
+computed when the licence was installed, with no I/O and no lock. A licence that cannot be accepted closes the
+door and nothing else.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable
 
@@ -18,6 +19,16 @@ _log = logging.getLogger("flask_aibridge.transport")
 # One for all: it is held for a list operation only, and most exchanges never take it.
 # Reentrant, because the garbage collector may end an exchange in the very thread that holds it.
 _registry = threading.RLock()
+
+
+def _renew_registry() -> None:
+    """In a forked child: the thread that may have held the lock does not exist here."""
+    global _registry
+    _registry = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_registry)
 
 
 class Cancellation:

@@ -73,6 +73,7 @@ class Exchange:
     _remaining: int | None = None  # bytes that the Content-Length still promises
     _streaming = False  # the head is committed, and there is no Content-Length to keep
     _bodiless_until = 0.0
+    _excessive = False  # the app sent more than its Content-Length; said once
     _slots: Slots | None = None
 
     def __init__(
@@ -89,8 +90,8 @@ class Exchange:
         self._input: Input | None = request_body
         self._bodiless = environ["REQUEST_METHOD"] == "HEAD"
         environ["wsgi.input"] = request_body
-        environ["wsgi.errors"] = sys.stderr
-        environ["wsgi.file_wrapper"] = FileWrapper
+        environ.setdefault("wsgi.errors", sys.stderr)
+        environ.setdefault("wsgi.file_wrapper", FileWrapper)
         environ["flask_aibridge.cancellation"] = self.cancellation
 
     def __repr__(self) -> str:
@@ -107,10 +108,11 @@ class Exchange:
         free.
         """
         self._slots = slots
-        context = _callers_context()
         try:
+            context = _callers_context()
             workers.run(functools.partial(context.run, self._run))
         except BaseException:
+            self.cancel()  # an interrupt may have come after the worker was called
             self._release()
             raise
 
@@ -192,16 +194,14 @@ class Exchange:
         self.channel.end()
         self.cancellation._fire()
 
-    def _close(self, close: Callable[[], object]) -> None:
-        failing = sys.exc_info()[1] is not None
+    @staticmethod
+    def _close(close: Callable[[], object]) -> None:
         try:
             close()
-        except Exception:
+        except ReaderGone:
+            pass  # it wrote, as a generator's `finally` may, and the caller has left
+        except BaseException:
             _log.exception("close() of the response iterable raised; the response was not affected.")
-        except BaseException as error:
-            _log.error("close() of the response iterable raised %r.", error)
-            if failing:
-                return
 
     # start_response and write
 
@@ -271,7 +271,11 @@ class Exchange:
             else:
                 if self.head is None:
                     self._commit()
+                    if self._bodiless:
+                        self.channel.announce()
                 self._send(chunk)
+                if self._excessive:
+                    break  # PEP 3333: stop iterating when enough data has been sent
 
     def _send(self, data: bytes) -> None:
         remaining = self._remaining
@@ -283,6 +287,8 @@ class Exchange:
             self.channel.put(data)
             return
         if len(data) > remaining:
+            if self._excessive:
+                raise AssertionError("The app goes on writing past its Content-Length (PEP 3333).")
             self._warn_excess(len(data) - remaining)
             data = data[:remaining]
         self._remaining = remaining - len(data)
@@ -328,6 +334,7 @@ class Exchange:
             slots.give_back()
 
     def _warn_excess(self, excess: int) -> None:
+        self._excessive = True
         _log.warning(
             "The app sent %d bytes more than its Content-Length says; they were cut off (PEP 3333).", excess
         )

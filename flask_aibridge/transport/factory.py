@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Source", "TransportFactory"]
 
 # One path segment as it is: what would split, end or leave it, or need encoding, is refused.
-_is_segment = re.compile(r"[^\x00-\x20\x7f/\\%?#]+").fullmatch
+_is_segment = re.compile(r"[^\x00-\x20\x7f-\U0010ffff/\\%?#]+").fullmatch
 
 
 class Source(str):
@@ -86,5 +86,6 @@ def _check_provider(provider: str) -> None:
         raise TypeError(f"provider must be a str such as 'anthropic', not {type(provider).__name__}.")
     if not _is_segment(provider) or provider in (".", ".."):
         raise ValueError(
-            f"provider must be one path segment such as 'anthropic', without / \\ % ? # or spaces; it is {provider!r}."
+            "provider must be one path segment of ASCII such as 'anthropic', without / \\ % ? # or spaces; "
+            f"it is {provider!r}."
         )

@@ -51,6 +51,7 @@ class _Face:
         if origin is None:
             if len(self._origins) >= _ORIGINS_KNOWN_MAX:
                 self._origins.clear()
+            self._check_url(url)
             origin = self._mounted.mount.origin(url.scheme, url.raw_host.decode("ascii"), url.port)
             self._origins[key] = origin
         try:
@@ -60,6 +61,12 @@ class _Face:
         except ValueError as error:
             raise self.library.LocalProtocolError(str(error)) from error
         return environ
+
+    def _check_url(self, url: Any) -> None:
+        if url.scheme not in ("http", "https") or not url.host:
+            raise self.library.UnsupportedProtocol(
+                f"The URL must begin with http:// or https:// and a host; it is {str(url)!r}."
+            )
 
     def _content(self, request: Any) -> bytes | None:
         """The request's body, where it is there as a whole."""

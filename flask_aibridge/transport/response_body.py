@@ -135,6 +135,7 @@ class ResponseBody:
 
     def close(self) -> None:
         """Stop reading; before the end, this cancels the exchange."""
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is not None:
             exchange.cancel()
+            self._exchange = None

@@ -53,7 +53,7 @@ _POOLS_KNOWN_MAX: Final = 64
 # A URL that urllib3.util.parse_url() would leave as it is: nothing to encode, to lower, or to resolve ("/."
 # is the start of a dot segment). Most are; whatever else looks different is left to urllib3.
 _is_normal_url = re.compile(
-    r"(https?)://([a-z0-9][a-z0-9.-]*)(?::([1-9][0-9]{0,4}))?"
+    r"(https?)://([a-z0-9][a-z0-9.-]*)(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
     r"((?:/(?!\.)[A-Za-z0-9_~!$&'()*+,;=:@.-]*)*)(\?[A-Za-z0-9_~!$&'()*+,;=:@./?-]*)?"
 ).fullmatch
 
@@ -218,20 +218,24 @@ class WSGIConnection:
                 self,
                 f"All {slots.limit} concurrent calls were taken for {self.timeout} seconds. Raise max_concurrency?",
             )
+        doorbell: Doorbell | None = None
         try:
             doorbell = Doorbell()
-        except OSError as error:
+            # Known before it starts, so that close() ends it wherever an interrupt comes.
+            self._exchange = exchange = Exchange(self._mounted.app, environ, request_body, doorbell)
+        except BaseException as error:
             slots.give_back()
-            raise self._not_established(error) from error
-        exchange = Exchange(self._mounted.app, environ, request_body, doorbell)
+            if doorbell is not None:
+                doorbell.close()
+            if isinstance(error, OSError):
+                raise self._not_established(error) from error
+            raise
         try:
             exchange.start(slots)
         except RuntimeError as error:
-            exchange.channel.abandon()
             raise self._not_established(error) from error
         self.is_closed = False
         self._body = None
-        self._exchange = exchange
 
     def _not_established(self, error: Exception) -> NewConnectionError:
         return NewConnectionError(
@@ -243,17 +247,16 @@ class WSGIConnection:
         socket.
         """
         channel = Channel()
-        self._call(environ, StreamedInput(channel))
-        exchange = self._exchange
         try:
+            self._call(environ, StreamedInput(channel))
             for part in limited(parts, environ.get("CONTENT_LENGTH")):
                 channel.put(part, timeout=self.timeout)
         except ReaderGone:
             return  # the app has answered without reading all of it, as it may
         except BaseException as error:
             channel.end(error=error)
-            if exchange is not None:
-                exchange.cancel()
+            if self._exchange is not None:
+                self._exchange.cancel()
             raise
         channel.end()
 
@@ -265,10 +268,10 @@ class WSGIConnection:
         if exchange is None:
             raise http.client.ResponseNotReady("getresponse() needs a request() before it.")
         head = exchange.await_head(self.timeout)
-        self._exchange = None
         request = self._request
         strict = request.enforce_content_length
         body = ResponseBody(exchange, head, method=request.method, timeout=self.timeout, strict=strict)
+        self._exchange = None  # the body's from here on
         if not request.preload_content:
             self._body = weakref.ref(body)
         return WSGIResponse(head, body, request)
@@ -287,10 +290,11 @@ class _Attempt:
 
     def settled(self) -> WSGIResponse | None:
         """The response, where no retry or redirect can follow it."""
-        response = self.response
-        if response is not None and 200 <= response.status < 300 and not self.retries.status_forcelist:
-            return response
-        return None
+        response, retries = self.response, self.retries
+        if response is None or not 200 <= response.status < 300:
+            return None
+        # A subclass may want to retry whatever it likes.
+        return None if retries.status_forcelist or type(retries) is not Retry else response
 
 
 class WSGIConnectionPool(HTTPConnectionPool):
@@ -363,6 +367,7 @@ class WSGIConnectionPool(HTTPConnectionPool):
                 conn, waits, method, target, body, headers, preload_content, decode_content
             )
         except (HTTPError, OSError, http.client.HTTPException) as error:
+            conn.close()
             attempt.error = error
         except BaseException:
             conn.close()

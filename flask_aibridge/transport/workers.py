@@ -27,7 +27,7 @@ DEFAULT_MAX_CONCURRENCY: Final = 1000
 
 # Seconds that an idle worker waits for the next call. A new one costs some 0.1 ms, so it need not be long; it
 # is how long the descriptors of the leader's doorbell and the threads stay after the last call.
-IDLE_SECONDS: Final = 3.0
+IDLE_SECONDS: Final = 1.0
 
 # Idle workers kept at most: the threads of a burst go when it is over, those of steady traffic stay.
 MAX_IDLE: Final = 64
@@ -196,7 +196,8 @@ class Slots:
             return True
         given = False
         try:
-            given = lock.acquire(timeout=threading.TIMEOUT_MAX if timeout is None else max(0.0, timeout))
+            limit = threading.TIMEOUT_MAX if timeout is None else timeout
+            given = lock.acquire(timeout=min(max(0.0, limit), threading.TIMEOUT_MAX))
         finally:
             if not given and not self.give_up(lock.release):
                 given = True

@@ -56,12 +56,23 @@ DROPPED = {
     "x-forwarded-anything",
     "x-real-ip",
     "x-aibridge-interception-id",
+    "cf-access-jwt-assertion",
+    "x-amzn-oidc-data",
+    "x-auth-request-access-token",
+    "x-ms-token-aad-id-token",
+    "x-ms-client-principal",
+    "x-http-method-override",
+    "x-method-override",
+    "x-http-method",
+    "x-original-url",
+    "x-rewrite-url",
+    "proxy",
 }
 
 
 @pytest.mark.parametrize("name", sorted(DROPPED))
 def test_what_is_not_for_the_provider_stays(name: str) -> None:
-    """Credentials, hop-by-hop headers and what tells of the caller's connection."""
+    """Credentials, hop-by-hop headers, what tells of the caller's connection, what would change method or path."""
     environ = {"HTTP_" + name.upper().replace("-", "_"): "x"}
     assert set(request_headers(environ, plain_answer=True)) == {"User-Agent", "Accept-Encoding"}
 
@@ -118,6 +129,20 @@ def test_what_is_not_for_the_caller_stays(name: str) -> None:
 def test_a_header_with_control_characters_is_dropped(value: str) -> None:
     """A folded header would otherwise become two."""
     assert returned(("X-Folded", value)) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Length", "2"), ("Transfer-Encoding", "chunked")],
+        [("Content-Length", "-2")],
+        [("Content-Length", "2, 3")],
+        [("Content-Length", "")],
+    ],
+)
+def test_a_length_that_does_not_hold_is_dropped(headers: list[tuple[str, str]]) -> None:
+    """RFC 9112 section 6.3: a transfer coding overrides it, and it has to go before the answer goes on."""
+    assert returned(*headers) == []
 
 
 def test_an_answer_without_a_body_has_no_media_type_and_any_other_has_one() -> None:

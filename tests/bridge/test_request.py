@@ -25,6 +25,13 @@ class Dripping(io.BytesIO):
         return super().read(min(size or 1, 1))
 
 
+class BadlyChunked(io.BytesIO):
+    """A server's own word for a body that it cannot read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise KeyError("invalid chunk size")
+
+
 class Broken(io.BytesIO):
     """A client who is gone."""
 
@@ -45,6 +52,13 @@ def test_a_body_without_length_is_read_where_the_server_can_end_it() -> None:
     """Otherwise there is none, since reading could wait forever."""
     assert body_of(Dripping(b"12345"), **{"wsgi.input_terminated": True}) == b"12345"
     assert body_of(io.BytesIO(b"12345"), CONTENT_LENGTH="") == b""
+
+
+def test_a_chunked_body_that_the_server_does_not_end() -> None:
+    """It cannot be read, and an empty one must not go on in its place."""
+    with pytest.raises(Refused, match="Content-Length") as refused:
+        body_of(Broken(), HTTP_TRANSFER_ENCODING="chunked")
+    assert refused.value.status == 411
 
 
 def test_the_limit_is_kept() -> None:
@@ -68,7 +82,7 @@ def test_a_length_that_is_no_number(length: str) -> None:
 
 def test_a_body_that_breaks_off() -> None:
     """Half a request is not forwarded."""
-    for stream in (io.BytesIO(b"123"), Broken()):
+    for stream in (io.BytesIO(b"123"), Broken(), BadlyChunked()):
         with pytest.raises(Refused) as refused:
             body_of(stream, CONTENT_LENGTH="5")
         assert refused.value.status == 400

@@ -116,12 +116,24 @@ def test_a_connection_whose_body_was_read_is_used_again(upstream: Upstream, body
 
 def test_a_switch_is_detached_before_its_connection_can_be_reused(upstream: Upstream) -> None:
     """Even one that is thrown after the last byte, before anybody has noticed the end."""
-    with ScriptedUpstream(answer_each(HELLO, HELLO)) as server:
+    cancelled = threading.Event()
+
+    def script(peer: Peer) -> None:
+        assert peer.read_request()
+        peer.send(HELLO)
+        assert peer.read_request()
+        peer.send(HELLO.removesuffix(b"hello"))
+        assert cancelled.wait(DEADLINE)
+        peer.send(b"hello")
+        peer.is_gone()
+
+    with ScriptedUpstream(script) as server:
         cancellation = FakeCancellation()
         first = send(upstream, server, cancellation)
         assert first.read() == b"hello"  # urllib3 gives the connection back here: the length is known
         second = send(upstream, server)
         cancellation.cancel()
+        cancelled.set()
         assert read_all(second) == b"hello"
         first.close()
         assert len(server.peers) == 1

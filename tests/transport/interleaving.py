@@ -45,6 +45,8 @@ class Interleaving:
     def run(self, first: Side, second: Side) -> None:
         self._second = second
         previous = sys.gettrace()
+        # Python 3.12 looks for a frame that wants opcodes when a trace function is set, and not again after that.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             self._note("first", first)

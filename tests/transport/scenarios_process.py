@@ -16,7 +16,7 @@ import pytest
 import urllib3
 from urllib3.exceptions import NewConnectionError, ProtocolError
 
-from flask_aibridge.transport import WSGIPoolManager, workers
+from flask_aibridge.transport import WSGIPoolManager, cancellation, workers
 from flask_aibridge.transport.pipe import Channel, Doorbell
 from tests.leaks import Snapshot, open_descriptors
 from tests.transport.calls import DEADLINE, URL, Scripted, eventually, wait_for
@@ -344,6 +344,24 @@ def forks_race_with_calls() -> None:
     for thread in threads:
         thread.join(DEADLINE)
     eventually(lambda: pool.mounted.slots.taken == 0, "all slots are free")
+
+
+def a_cancellation_works_in_a_child_whatever_was_locked() -> None:
+    """The lock of the callbacks is held by a thread that the child does not have."""
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with cancellation._registry:
+            locked.set()
+            wait_for(done)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    wait_for(locked)
+    child = _in_a_child(lambda: cancellation.Cancellation().on_cancel(print)())
+    done.set()
+    thread.join()
+    _wait_for_child(child)
 
 
 def workers_of_before_a_fork_are_not_called_in_the_child() -> None:

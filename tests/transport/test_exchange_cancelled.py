@@ -308,3 +308,28 @@ def test_reading_after_shutdown_is_an_incomplete_read() -> None:
     response.shutdown()
     with pytest.raises(ProtocolError):
         response.read()
+
+
+def test_a_body_that_writes_while_it_is_closed_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """R42: the caller has left, which is nobody's fault."""
+    closed = threading.Event()
+
+    def app(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        write = start_response("200 OK", [TEXT])
+
+        def body() -> Iterable[bytes]:
+            try:
+                while True:
+                    yield b"x" * 4096
+            finally:
+                closed.set()
+                write(b"last words")
+
+        return body()
+
+    call(app, legal=False, preload_content=False).close()
+    wait_for(closed)
+    no_worker = threading.Event()
+    call(Scripted(b"x", no_worker.set))
+    wait_for(no_worker)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import pytest
 from urllib3 import BaseHTTPResponse
 
-from flask_aibridge.transport import WSGIPoolManager
+from flask_aibridge.transport import WSGIPoolManager, exchange
+from flask_aibridge.transport.response_body import ResponseBody
 from tests.transport.blocked import Blocked
 from tests.transport.calls import (
     URL,
     Scripted,
     call,
+    eventually,
     wait_for,
 )
 
@@ -75,3 +79,48 @@ def test_an_interrupt_while_waiting_for_a_slot_loses_none() -> None:
     gate.set()
     assert first.read() == b"one"
     assert pool.request("GET", URL, timeout=15.0).data == b"one"
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize(
+    "function",
+    [exchange.Exchange.__init__, exchange._callers_context, ResponseBody.__init__],
+    ids=lambda function: function.__qualname__,
+)
+def test_an_interrupt_around_the_start_of_a_call_loses_no_slot(function: Any) -> None:
+    """At each line of what runs between the taking of a slot and the response."""
+    stream = Scripted(*[b"x" * 4096] * 100)
+    pool = WSGIPoolManager(stream, max_concurrency=2)
+    lines = interrupted = 0
+    while lines == interrupted:
+        interrupted += 1
+        lines = _interrupt_at_line(function.__code__, interrupted, pool)
+        gc.collect()
+        eventually(lambda: pool.mounted.slots.taken == 0, "the slot given back")
+    assert interrupted > 1
+
+
+def _interrupt_at_line(code: Any, number: int, pool: WSGIPoolManager) -> int:
+    """Interrupts a request at that line of ``code``, counted as they run; how many ran."""
+    ran = 0
+
+    def trace(frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal ran
+        if frame.f_code is not code:
+            return trace if event == "call" else None
+        if event == "line":
+            ran += 1
+            if ran == number:
+                sys.settrace(None)
+                raise Interrupted
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        pool.request("GET", URL, preload_content=False).close()
+    except Interrupted:
+        pass
+    finally:
+        sys.settrace(previous)
+    return ran

@@ -226,6 +226,7 @@ def test_no_descriptor_for_fileno(monkeypatch: pytest.MonkeyPatch) -> None:
         "an_app_may_fork_in_its_worker",
         "multiprocessing_by_fork",
         "forks_race_with_calls",
+        "a_cancellation_works_in_a_child_whatever_was_locked",
         "workers_of_before_a_fork_are_not_called_in_the_child",
     ],
 )

@@ -507,3 +507,10 @@ def test_the_faces_import_nothing_of_each_other(name: str) -> None:
     other = {"httpx": "httpx2", "httpx2": "httpx"}[name]
     assert not hasattr(module, other)
     assert module.WSGITransport.library.__name__ == name
+
+
+@pytest.mark.parametrize("url", ["ftp://app.test/x", "/x"])
+def test_a_url_that_is_not_http_is_refused(family: Family, app: Answers, url: str) -> None:
+    with pytest.raises(family.library.UnsupportedProtocol, match="http://"):
+        _asked(family, app, url=url)
+    assert app.seen == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -242,3 +243,9 @@ def test_r13_extension_keys() -> None:
     assert environ["HTTP_TE"] == "trailers"
     assert "wsgi.early_hints" not in environ
     assert "flask_aibridge.source" not in environ
+
+
+def test_r11_errors_may_be_the_callers_own() -> None:
+    """What the manager's ``environ`` says is merged in."""
+    errors = io.StringIO()
+    assert seen_environ(legal=False, options={"environ": {"wsgi.errors": errors}})["wsgi.errors"] is errors

@@ -13,7 +13,7 @@ from urllib3.exceptions import ProtocolError
 from tests.transport.calls import TEXT, Scripted, answering, call, read_until_error, wait_for
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOGGER = "flask_aibridge.transport"
 
@@ -113,3 +113,49 @@ def test_r30_less_than_the_content_length_is_an_incomplete_read(
     assert isinstance(error, ProtocolError)
     assert "IncompleteRead" in str(error)
     assert "less than its Content-Length" in caplog.text
+
+
+@pytest.mark.parametrize("method_and_status", [("HEAD", "200 OK"), ("GET", "204 No Content")], ids=str)
+def test_r29_a_head_without_a_body_does_not_wait_for_the_end(method_and_status: tuple[str, str]) -> None:
+    """The first chunk commits it, though none of it is sent."""
+    method, status = method_and_status
+    gate = threading.Event()
+    headers = [TEXT] if method == "HEAD" else []
+    script = Scripted(b"one", lambda: wait_for(gate), status=status, headers=headers)
+    response = call(script, method=method)
+    assert not script.closed.is_set()
+    assert response.status == int(status[:3])
+    gate.set()
+    script.assert_closed_once()
+
+
+def test_r30_an_endless_body_ends_at_its_content_length(caplog: pytest.LogCaptureFixture) -> None:
+    """PEP 3333: the server stops iterating when enough has been sent; nobody's leaving would end it otherwise."""
+    closed = threading.Event()
+
+    def endless() -> Iterable[bytes]:
+        try:
+            while True:
+                yield b"abc"
+        finally:
+            closed.set()
+
+    assert call(answering(endless(), headers=[TEXT, ("Content-Length", "4")]), legal=False).data == b"abca"
+    wait_for(closed)
+    assert caplog.text.count("more than its Content-Length") == 1
+
+
+def test_r30_writing_on_past_the_content_length_raises_in_the_app() -> None:
+    raised = threading.Event()
+
+    def app(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        write = start_response("200 OK", [TEXT, ("Content-Length", "4")])
+        write(b"abcdef")
+        try:
+            write(b"g")
+        except AssertionError:
+            raised.set()
+        return []
+
+    assert call(app, legal=False).data == b"abcd"
+    wait_for(raised)

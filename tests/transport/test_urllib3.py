@@ -16,6 +16,7 @@ from urllib3.exceptions import (
     ClosedPoolError,
     ConnectTimeoutError,
     EmptyPoolError,
+    LocationParseError,
     LocationValueError,
     MaxRetryError,
     NewConnectionError,
@@ -534,3 +535,31 @@ def test_a_tunnel_is_refused(manager: WSGIPoolManager) -> None:
     """There is no proxy on the way."""
     with pytest.raises(ValueError, match="no proxy"):
         _pool(manager)._new_conn().set_tunnel("x")
+
+
+@pytest.mark.parametrize("port", ["65536", "99999"])
+def test_a_port_out_of_range_is_refused(manager: WSGIPoolManager, app: Answers, port: str) -> None:
+    with pytest.raises(LocationParseError):
+        manager.request("GET", f"http://app.test:{port}/")
+    assert app.seen == []
+
+
+def test_a_retry_class_may_retry_what_it_likes(manager: WSGIPoolManager, app: Answers) -> None:
+    """A subclass's ``is_retry()`` is asked about every answer, a success too."""
+
+    class Impatient(Retry):
+        def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
+            return status_code == 202
+
+    answers = iter([("202 Accepted", TEXT, [b"."]), ("200 OK", TEXT, [b"!"])])
+    app.answers["/x"] = lambda seen: next(answers)
+    assert manager.request("GET", URL, retries=Impatient(3)).data == b"!"
+
+
+def test_a_connection_whose_attempt_failed_is_closed() -> None:
+    """What it may still have under way is cancelled, whoever takes the connection next."""
+    pool: Any = _pool(WSGIPoolManager(silent(threading.Event())))
+    attempt = pool.attempt("GET", "/x", timeout=0.05)
+    assert isinstance(attempt.error, ReadTimeoutError)
+    (conn,) = pool._idle
+    assert conn.is_closed

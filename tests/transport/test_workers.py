@@ -285,3 +285,13 @@ def test_slots_survive_callers_that_time_out_at_the_last_moment() -> None:
     assert slots.taken == 0
     assert all(slots.try_take() for _ in range(3))
     assert not slots.try_take()
+
+
+@pytest.mark.parametrize("seconds", [1e12, float("inf")])
+def test_a_wait_for_a_slot_may_be_longer_than_a_lock_can_count(seconds: float) -> None:
+    slots = Slots(1)
+    assert slots.try_take()
+    timer = threading.Timer(0.05, slots.give_back)
+    timer.start()
+    assert slots.take(seconds)
+    timer.join()

@@ -42,8 +42,8 @@ class Provider(ABC):
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
-        self._base_url = _checked(settings)
-        self._keys = settings.keys
+        self._base_url = _checked_base_url(settings)
+        self._keys = _checked_keys(settings)
 
     def route(self, path: str) -> Route | None:
         """Return the route of ``path``, or null."""
@@ -74,7 +74,19 @@ class Provider(ABC):
     def _below_base(self, path: str) -> str: ...
 
 
-def _checked(settings: ProviderSettings) -> str:
+def _checked_keys(settings: ProviderSettings) -> tuple[str, ...]:
+    # One that cannot stand in a header (a line feed at the end of a file is enough) would fail with each request,
+    # in an exception of the HTTP client that shows it.
+    for key in settings.keys:
+        if not (isinstance(key, str) and key and key.isascii() and key.isprintable() and " " not in key):
+            raise ConfigError(
+                f"A key of provider {settings.name!r} cannot be sent: it must be a str of visible ASCII characters, "
+                "with no space or line break in it or around it."
+            )
+    return settings.keys
+
+
+def _checked_base_url(settings: ProviderSettings) -> str:
     try:
         parts = urlsplit(settings.base_url)
         fits = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)

@@ -99,6 +99,10 @@ def test_errors_have_the_providers_own_form() -> None:
         (ProviderSettings("p", "openai", "http://u:pw@h", ()), "base_url"),
         (ProviderSettings("p", "openai", "http://h?a=b", ()), "base_url"),
         (ProviderSettings("p", "openai", "http://[", ()), "base_url"),
+        (ProviderSettings("p", "openai", "http://h", ("sk-pw\n",)), "key of provider 'p'"),
+        (ProviderSettings("p", "anthropic", "http://h", ("good", "sk pw")), "key of provider 'p'"),
+        (ProviderSettings("p", "openai", "http://h", ("sk-pw\u2026",)), "key of provider 'p'"),
+        (ProviderSettings("p", "openai", "http://h", ("",)), "key of provider 'p'"),
     ],
 )
 def test_providers_that_cannot_work_are_refused(settings: ProviderSettings, message: str) -> None:
