@@ -8,7 +8,7 @@ host;
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -28,7 +28,7 @@ _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 # Names seen so far → environ key. Bounded, since callers may invent names: past the bound a name is worked
 # out anew.
 _KNOWN_NAMES_MAX: Final = 1024
-_known_names: dict[str | bytes, str | None] = {}
+_known_names: dict[str, str | None] = {}
 
 
 # Whole headers seen before, of the kinds that clients send with every request alike and that hold no secrets.
@@ -45,23 +45,24 @@ _REPEATED: Final = frozenset(
     )
 )
 _KNOWN_VALUE_MAX: Final = 128
-_known_headers: dict[tuple[str, str] | tuple[bytes, bytes], tuple[str, str]] = {}
+# Text and bytes apart: they are never equal, and ``python -bb`` objects to asking.
+_known_headers: dict[Any, tuple[str, str]] = {}
+_known_raw_headers: dict[Any, tuple[str, str]] = {}
 
 
-def environ_key(name: str | bytes) -> str | None:
+def environ_key(name: str) -> str | None:
     """The environ key of a header, or ``None`` for one that is left out because it has an underscore.
 
     ``X_User`` and ``X-User`` would share a key, so an underscore is a way to forge a header that a proxy
     sets; gunicorn, waitress and werkzeug leave such headers out as well. Raises :exc:`ValueError` for what is
     no token.
     """
-    text = name.decode("latin-1") if isinstance(name, bytes) else name
-    if not _is_token(text):
+    if not _is_token(name):
         raise ValueError(
-            f"Invalid header name {text!r}: use letters, digits and hyphens (RFC 9110 section 5.1)."
+            f"Invalid header name {name!r}: use letters, digits and hyphens (RFC 9110 section 5.1)."
         )
-    key: str | None = text.upper().replace("-", "_")
-    if "_" in text:
+    key: str | None = name.upper().replace("-", "_")
+    if "_" in name:
         key = None
     elif key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         key = f"HTTP_{key}"
@@ -143,7 +144,7 @@ class Origin:
         self._fixed.update({"SERVER_NAME": bare, "SERVER_PORT": server_port, "wsgi.url_scheme": scheme})
 
     def environ(
-        self, method: str, target: str, headers: Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
+        self, method: str, target: str, headers: Sequence[tuple[str, str]] | Sequence[tuple[bytes, bytes]]
     ) -> dict[str, Any]:
         """The environ of one request, but for ``wsgi.input`` and ``wsgi.errors``.
 
@@ -190,10 +191,11 @@ class Origin:
 
     @staticmethod
     def _add_headers(
-        environ: dict[str, Any], headers: Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
+        environ: dict[str, Any], headers: Sequence[tuple[str, str]] | Sequence[tuple[bytes, bytes]]
     ) -> None:
+        known_headers = _known_raw_headers if headers and type(headers[0][0]) is bytes else _known_headers
         for header in headers:
-            known = _known_headers.get(header)
+            known = known_headers.get(header)
             if known is None:
                 known = _checked_header(header)
                 if known is None:
@@ -211,7 +213,8 @@ class Origin:
 def _checked_header(header: tuple[str, str] | tuple[bytes, bytes]) -> tuple[str, str] | None:
     """The environ key and value of a header, or ``None`` for one that is left out."""
     name, content = header
-    key = _known_names[name] if name in _known_names else environ_key(name)
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    key = _known_names[text] if text in _known_names else environ_key(text)
     value = content.decode("latin-1") if isinstance(content, bytes) else content
     if not (value.isascii() and value.isprintable()) and _illegal_in_value(value):
         raise ValueError(
@@ -221,8 +224,10 @@ def _checked_header(header: tuple[str, str] | tuple[bytes, bytes]) -> tuple[str,
         return None
     if value[:1] in _BLANK or value[-1:] in _BLANK:
         value = value.strip(" \t")
-    if key in _REPEATED and len(value) <= _KNOWN_VALUE_MAX and len(_known_headers) < _KNOWN_NAMES_MAX:
-        _known_headers[header] = (key, value)
+    if key in _REPEATED and len(value) <= _KNOWN_VALUE_MAX:
+        known_headers = _known_raw_headers if isinstance(name, bytes) else _known_headers
+        if len(known_headers) < _KNOWN_NAMES_MAX:
+            known_headers[header] = (key, value)
     return key, value
 
 

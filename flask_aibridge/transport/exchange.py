@@ -13,7 +13,6 @@ The rules this file keeps:
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import http.client
 import logging
@@ -25,6 +24,7 @@ from wsgiref.util import FileWrapper
 
 from . import workers
 from .cancellation import Cancellation
+from .context import callers_context
 from .doorbell import Doorbell
 from .head import Head, Headers, checked_head
 from .pipe import Channel, ReaderGone
@@ -46,11 +46,6 @@ _ExcInfo = tuple[type[BaseException], BaseException, "TracebackType"] | tuple[No
 BODILESS_SECONDS: Final = 10.0
 
 _ERROR_BODY: Final = b"Internal Server Error\n"
-
-# Flask keeps its contexts in variables of this prefix (flask.app_ctx, flask.request_ctx): the caller's must
-# not be seen by an app that runs on the caller's behalf, or the two would share `g`, `request` and the
-# teardown of both.
-_FLASK_VARIABLES: Final = "flask."
 
 
 class Input(Protocol):
@@ -109,7 +104,7 @@ class Exchange:
         """
         self._slots = slots
         try:
-            context = _callers_context()
+            context = callers_context()
             workers.run(functools.partial(context.run, self._run))
         except BaseException:
             self.cancel()  # an interrupt may have come after the worker was called
@@ -230,6 +225,8 @@ class Exchange:
         _check_chunk(data)
         if self.channel.abandoned:
             raise ReaderGone
+        if self.channel.ended:
+            raise AssertionError("write() was called after the response had ended (PEP 3333).")
         if self.head is None:
             self._commit()
             if not data or self._bodiless:
@@ -363,16 +360,3 @@ class _TooShort(Exception):
 def _check_chunk(chunk: object) -> None:
     if type(chunk) is not bytes and not isinstance(chunk, bytes):
         raise AssertionError(f"The app sent {type(chunk).__name__}; a body consists of bytes (PEP 3333).")
-
-
-def _callers_context() -> contextvars.Context:
-    """A copy of the caller's context variables, without Flask's own."""
-    context = contextvars.copy_context()
-    if not any(variable.name.startswith(_FLASK_VARIABLES) for variable in context):
-        return context
-    # A variable of a Context cannot be unset, so the rest is set in a new one.
-    fresh = contextvars.Context()
-    for variable, value in context.items():
-        if not variable.name.startswith(_FLASK_VARIABLES):
-            fresh.run(variable.set, value)
-    return fresh

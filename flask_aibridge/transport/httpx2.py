@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx2
 
-from .httpx_family import AsyncBody, AsyncFace, SyncBody, SyncFace
+from .httpx_async import AsyncBody, AsyncFace
+from .httpx_family import SyncBody, SyncFace
 
 __all__ = ["AsyncWSGITransport", "WSGITransport"]
 

@@ -7,6 +7,7 @@ What is raised here is what a socket would raise: :exc:`TimeoutError`, :exc:`htt
 from __future__ import annotations
 
 import http.client
+import time
 from typing import TYPE_CHECKING
 
 from .pipe import ReaderGone
@@ -93,6 +94,20 @@ class ResponseBody:
             if wanted > 0:
                 wanted -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def drain(self, limit: int, seconds: float) -> None:
+        """Drop the rest, at most ``limit`` bytes within ``seconds``; then close."""
+        deadline = time.monotonic() + seconds
+        try:
+            while limit > 0 and (remaining := deadline - time.monotonic()) > 0:
+                self.timeout = remaining if self.timeout is None else min(self.timeout, remaining)
+                data = self.read1(limit)
+                if not data:
+                    break
+                limit -= len(data)
+        except (TimeoutError, http.client.IncompleteRead):
+            pass
+        self.close()
 
     def read1(self, amount: int | None = None) -> bytes:
         """What has arrived, at most ``amount`` bytes; waits for the first of it. Empty at the end, or when

@@ -52,8 +52,21 @@ class _Worker:
             self._perform()
             doorbell = owner.lead(self)
             called = self._follow() if doorbell is None else self._lead(doorbell)
-            if not called:
+            if not called and owner.lock_type is threading.Lock:
                 return
+            if not called:
+                self._sleep_on()
+
+    def _sleep_on(self) -> None:
+        """For good: gevent has patched the process since this thread started, and its ``threading`` cannot end it."""
+        self._own_lock().acquire()
+
+    def _own_lock(self) -> threading.Lock:
+        """The lock that this worker sleeps on, locked: made when it is first needed, of the kind its thread is."""
+        if self._wake is None:
+            self._wake = self._owner.lock_type()
+            self._wake.acquire()
+        return self._wake
 
     def _perform(self) -> None:
         task, self.task = self.task, None
@@ -71,19 +84,16 @@ class _Worker:
             self._wake.release()
 
     def _follow(self) -> bool:
-        owner = self._owner
-        if self._wake is None:
-            self._wake = threading.Lock()
-            self._wake.acquire()
+        owner, wake = self._owner, self._own_lock()
         if len(owner.followers) >= MAX_IDLE:
             return False
         owner.followers.append(self)
-        if self._wake.acquire(timeout=IDLE_SECONDS):
+        if wake.acquire(timeout=IDLE_SECONDS):
             return True
         try:
             owner.followers.remove(self)
         except ValueError:  # a call took it off the list at the last moment: it is on its way
-            return self._wake.acquire()
+            return wake.acquire()
         return False
 
     def _lead(self, doorbell: Doorbell) -> bool:

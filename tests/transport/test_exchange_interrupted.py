@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from urllib3 import BaseHTTPResponse
 
-from flask_aibridge.transport import WSGIPoolManager, exchange
+from flask_aibridge.transport import WSGIPoolManager, context, exchange
 from flask_aibridge.transport.response_body import ResponseBody
 from tests.transport.blocked import Blocked
 from tests.transport.calls import (
@@ -84,7 +84,7 @@ def test_an_interrupt_while_waiting_for_a_slot_loses_none() -> None:
 @pytest.mark.usefixtures("no_leaks")
 @pytest.mark.parametrize(
     "function",
-    [exchange.Exchange.__init__, exchange._callers_context, ResponseBody.__init__],
+    [exchange.Exchange.__init__, context.callers_context, ResponseBody.__init__],
     ids=lambda function: function.__qualname__,
 )
 def test_an_interrupt_around_the_start_of_a_call_loses_no_slot(function: Any) -> None:
