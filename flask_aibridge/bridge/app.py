@@ -214,7 +214,10 @@ def _failed(interception: Interception, provider: Provider | None, failure: Upst
     elif isinstance(failure, UpstreamBroken):
         status, message = 502, f"The provider {name!r} broke off its answer."
     else:
-        status, message = 502, f"The provider {name!r} could not be reached."
+        status, message = (
+            502,
+            f"The provider {name!r} could not be reached, or gave no answer that can be read.",
+        )
     outcome: Outcome = "upstream_truncated" if isinstance(failure, UpstreamBroken) else "upstream_error"
     return _refusal(interception, provider, Refused(status, message, error=str(failure)), outcome)
 

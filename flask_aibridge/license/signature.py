@@ -52,6 +52,7 @@ PublicKeys = Mapping[str, Ed25519PublicKey]
 
 _COMPACT_JWT = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 _RAW_KEY_BYTES = 32
+_SIGNATURE_BYTES = 64  # RFC 8032, section 5.1.6
 
 
 def load_public_keys(keys: Mapping[str, str]) -> PublicKeys:
@@ -138,7 +139,20 @@ def _check_header(header: Mapping[str, Any]) -> str:
     return kid
 
 
+def _check_signature_text(text: str) -> None:
+    """One signature, one spelling: base64 has spare bits at its end, which not every PyJWT looks at."""
+    try:
+        signature = _decode(text)
+    except ValueError:
+        raise refusal("license_malformed", "its signature is not base64url") from None
+    if len(signature) != _SIGNATURE_BYTES:
+        raise refusal("license_bad_signature")
+    if base64.urlsafe_b64encode(signature).rstrip(b"=").decode() != text:
+        raise refusal("license_malformed", "its signature is not canonical base64url")
+
+
 def _verified(token: str, key: Ed25519PublicKey) -> bytes:
+    _check_signature_text(token.rpartition(".")[2])
     try:
         payload: bytes = jwt.PyJWS(algorithms=[ALGORITHM]).decode(token, key, algorithms=[ALGORITHM])
     except jwt.InvalidSignatureError:

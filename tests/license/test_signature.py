@@ -233,3 +233,30 @@ class TestPublicKeys:
         with pytest.raises(ConfigError, match="is a private key") as caught:
             load_public_keys({"k1": pem})
         assert pem.splitlines()[1] not in str(caught.value)
+
+
+SIGNATURE_TEXTS = {
+    "none": ("", "license_bad_signature"),
+    "cut off": ("A" * 85, "license_malformed"),
+    "another length": ("A" * 84, "license_bad_signature"),
+    "another alphabet": ("+" * 86, "license_malformed"),
+}
+
+
+@pytest.mark.parametrize(("text", "code"), SIGNATURE_TEXTS.values(), ids=SIGNATURE_TEXTS)
+def test_a_signature_of_another_form(text: str, code: str) -> None:
+    """Is refused by rules of our own, whatever the installed PyJWT thinks of it."""
+    token = sign(KEY, PAYLOAD).rpartition(".")[0] + "." + text
+    with pytest.raises(LicenseError) as refused:
+        verify(token, KEYS)
+    assert refused.value.code == code
+
+
+def test_a_signature_has_one_spelling() -> None:
+    """The spare bits at the end of its base64 are zero; else two texts would be one licence."""
+    token = sign(KEY, PAYLOAD)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    other = token[:-1] + alphabet[alphabet.index(token[-1]) + 1]
+    with pytest.raises(LicenseError) as refused:
+        verify(other, KEYS)
+    assert refused.value.code == "license_malformed"
