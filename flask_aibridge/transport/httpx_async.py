@@ -114,31 +114,32 @@ class AsyncBody:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            while data := await self._next():
-                yield data
+            while (exchange := self._exchange) is not None:
+                channel = exchange.channel
+                if data := channel.take():
+                    if self._left is not None:
+                        self._left -= len(data)
+                        if not self._left:
+                            self._exchange = None
+                    yield data
+                elif channel.drained or channel.abandoned:
+                    self._end(channel)
+                else:
+                    await self._sleep(channel)
         except (OSError, http.client.IncompleteRead) as error:
             raise self._broken(error) from error
 
-    async def _next(self) -> bytes:
-        while (exchange := self._exchange) is not None:
-            channel = exchange.channel
-            if data := channel.take():
-                if self._left is not None:
-                    self._left -= len(data)
-                    if not self._left:
-                        self._exchange = None
-                return data
-            if channel.drained or channel.abandoned:
-                self._exchange = None
-                if channel.error is not None:
-                    raise http.client.IncompleteRead(b"", self._left) from channel.error
-                return b""
-            try:
-                await self._sleeper.sleep(channel.want_news, channel.forget_wake, self._timeout)
-            except BaseException:
-                self.close()
-                raise
-        return b""
+    async def _sleep(self, channel: Channel) -> None:
+        try:
+            await self._sleeper.sleep(channel.want_news, channel.forget_wake, self._timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _end(self, channel: Channel) -> None:
+        self._exchange = None
+        if channel.error is not None:
+            raise http.client.IncompleteRead(b"", self._left) from channel.error
 
     def close(self) -> None:
         """Stop reading; before the end, this cancels the exchange."""
