@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 
 INSTALL_REQUIRES = [
     "Flask>=3.0.0",
-    "Werkzeug>=3.0.0",
+    "Werkzeug>=3.0.3",
     "urllib3>=2.5.0",
     "marshmallow>=4.0.0",
     "redis>=5.0.0",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -50,6 +51,8 @@ class _Worker:
         owner = self._owner
         while True:
             self._perform()
+            if not owner.keeps_idle:
+                return
             doorbell = owner.lead(self)
             called = self._follow() if doorbell is None else self._lead(doorbell)
             if not called and owner.lock_type is threading.Lock:
@@ -123,6 +126,9 @@ class Workers:
         self.vacancy: list[Doorbell | None] = [None]
         self._numbers = itertools.count(1)
         self.lock_type = threading.Lock
+        # Greenlets are not kept: each belongs to the thread it was started in, and a call that comes from another
+        # one, of gevent's thread pool, would wait for a greenlet that may never be switched to again.
+        self.keeps_idle = not _threads_are_greenlets()
 
     def run(self, task: Callable[[], object]) -> None:
         """Have ``task`` called in a worker thread, at once.
@@ -171,6 +177,11 @@ class Workers:
         doorbell.close()
         self.vacancy.append(None)
         return True
+
+
+def _threads_are_greenlets() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 class Slots:
