@@ -44,7 +44,7 @@ COMPARISONS = (
 )
 
 NOTES = (
-    "The targets are judged on one URL used again and again, as SDKs do: what a client remembers of it helps.",
+    "The targets are judged on one URL used again and again, as SDKs do; those with a new one are printed too.",
     "The floor is stock urllib3 with a canned connection; WSGIPoolManager also shortens urllib3's own path.",
 )
 

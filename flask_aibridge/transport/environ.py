@@ -1,7 +1,6 @@
 """Pure: the WSGI environ (PEP 3333) of a request that never saw a socket.
 
-A :class:`Mount` says where an app is mounted; :meth:`Mount.origin` what is the same for every request to one
-host;
+A :class:`Mount` says where an app is mounted; :meth:`Mount.origin` what is alike for all requests to a host;
 :meth:`Origin.environ` builds the environ of one request, always a fresh plain ``dict``.
 """
 

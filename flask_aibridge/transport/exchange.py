@@ -7,8 +7,7 @@ The rules this file keeps:
 * each chunk goes out before the next one is asked for;
 * the iterable is iterated and closed, once, in one thread and one context;
 * ``Content-Length`` is a promise: more is cut off, less is an incomplete body;
-* an exception before the head is committed is a 500, one after it an incomplete body; neither reaches the
-  thread.
+* an exception before the head is committed is a 500, one after it an incomplete body; no thread ends by it.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ class Input(Protocol):
 class Exchange:
     """One call of ``app`` with ``environ``.
 
-    Made and read by the caller; :meth:`start` hands it to a worker. ``doorbell`` is what the caller sleeps on
-    until the head is there; without one it must ask :attr:`channel` for news by itself.
+    Made and read by the caller; :meth:`start` hands it to a worker. ``doorbell`` is the descriptor that a face
+    promises to its callers, opened before the app is called; a face without descriptors passes none.
     """
 
     # Defaults live in the class, as in Channel.

@@ -1,5 +1,4 @@
-"""A request's headers and body, as urllib3 callers give them, brought into the form that the environ
-needs.
+"""A request's headers and body, as urllib3's callers give them, in the form that the environ needs.
 
 The rules are those of ``urllib3.connection.HTTPConnection.request()``.
 """
