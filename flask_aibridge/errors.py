@@ -5,7 +5,15 @@
     Exception
     └── AIBridgeError               the root: everything this package raises of its own
         ├── ConfigError             an ``AIBRIDGE_…`` key is wrong; also a ``ValueError``
-        └── LicenseError            a licence cannot be accepted; ``.code`` says why
+        │   └── SecretKeyMissing    something is to be encrypted, and ``AIBRIDGE_SECRET_KEY`` is not set
+        ├── LicenseError            a licence cannot be accepted; ``.code`` says why
+        └── ServiceError            one of the services did not do what it was asked
+            ├── Unauthorized        a credential is not accepted; ``.reason`` says why, for the log alone
+            ├── InvalidRecord       a record cannot be stored; also a ``ValueError``
+            ├── ServicesUnavailable the services, or their store, are away; ``.retry_after`` in seconds
+            ├── Unsealable          an encrypted value cannot be opened with ``AIBRIDGE_SECRET_KEY``
+            ├── NotRecorded         neither the store nor the spool takes a record; a request must not go on
+            └── ProtocolMismatch    client and server of the RPC, or their keys, do not fit each other
     UserWarning
     └── ConfigWarning               an ``AIBRIDGE_…`` key that nothing reads
 
@@ -15,7 +23,22 @@ the way to a bridge is the HTTP client's own exception, so neither has a class h
 
 from __future__ import annotations
 
-__all__ = ["AIBridgeError", "ConfigError", "ConfigWarning", "LicenseError"]
+from typing import Literal, TypeAlias
+
+__all__ = [
+    "AIBridgeError",
+    "ConfigError",
+    "ConfigWarning",
+    "InvalidRecord",
+    "LicenseError",
+    "NotRecorded",
+    "ProtocolMismatch",
+    "SecretKeyMissing",
+    "ServiceError",
+    "ServicesUnavailable",
+    "Unauthorized",
+    "Unsealable",
+]
 
 
 class AIBridgeError(Exception):
@@ -24,6 +47,10 @@ class AIBridgeError(Exception):
 
 class ConfigError(AIBridgeError, ValueError):
     """A configuration key has a value that cannot work; the message names the key and what is allowed."""
+
+
+class SecretKeyMissing(ConfigError):
+    """Something is to be encrypted, and there is no key for it; the message says how to make one."""
 
 
 class LicenseError(AIBridgeError):
@@ -45,3 +72,70 @@ class LicenseError(AIBridgeError):
 class ConfigWarning(UserWarning):
     """A configuration key starts with ``AIBRIDGE_`` but nothing reads it; the message names the nearest known
     key."""
+
+
+class ServiceError(AIBridgeError):
+    """One of the services did not do what it was asked."""
+
+
+UnauthorizedReason: TypeAlias = Literal[
+    "missing", "malformed", "unknown", "expired", "wrong_secret", "revoked", "not_in_process"
+]
+
+
+class Unauthorized(ServiceError):
+    """A credential is not accepted. The outside gets one answer, a 401, whatever the reason.
+
+    :param reason: the machine word for the log; the message is made of it and never contains the credential.
+    """
+
+    def __init__(self, reason: UnauthorizedReason) -> None:
+        super().__init__(f"The credential is not accepted: {reason.replace('_', ' ')}.")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Unauthorized], tuple[UnauthorizedReason]]:
+        """Pickle with the reason, not the message."""
+        return type(self), (self.reason,)
+
+
+class InvalidRecord(ServiceError, ValueError):
+    """A record cannot be stored: a missing or impossible field, which the message names."""
+
+
+class ServicesUnavailable(ServiceError):
+    """The services cannot be reached, or their store is away.
+
+    :param retry_after: seconds after which asking again makes sense.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[ServicesUnavailable], tuple[str, float]]:
+        """Pickle with both arguments."""
+        return type(self), (str(self), self.retry_after)
+
+
+class Unsealable(ServiceError):
+    """An encrypted value cannot be opened: it is damaged, was sealed for something else, or under a key that is not
+    in ``AIBRIDGE_SECRET_KEY`` any more. The message never contains it."""
+
+
+class NotRecorded(ServiceError):
+    """A record is taken by neither the store nor the spool, and recording is required.
+
+    :param retry_after: seconds after which asking again makes sense; null where only an administrator can help.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[NotRecorded], tuple[str, float | None]]:
+        """Pickle with both arguments."""
+        return type(self), (str(self), self.retry_after)
+
+
+class ProtocolMismatch(ServiceError):
+    """Client and server of the services' RPC do not fit each other: another version, or another key."""
