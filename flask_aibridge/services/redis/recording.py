@@ -1,0 +1,216 @@
+"""Admission and recording on Redis: one script each, so that what belongs together is written together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from flask_aibridge.errors import Unauthorized
+from flask_aibridge.services.api_keys import parse, secret_hash
+from flask_aibridge.services.interfaces import Admission, Authorization, Credential, Scopes
+from flask_aibridge.services.records import (
+    SHARDS,
+    InterceptionEnd,
+    InterceptionStart,
+    ModelThought,
+    PromptUsage,
+    Record,
+    TokenUsage,
+    ToolUsage,
+    shard_of,
+    shard_of_key,
+)
+from flask_aibridge.services.redis.connection import RedisConnection
+from flask_aibridge.services.redis.keys import Keys
+from flask_aibridge.services.redis.scripts import Argument, Call, Script
+from flask_aibridge.services.schemas.fields import MAX_NAME, Text
+from flask_aibridge.services.schemas.messages import encode, kind_of
+
+ADMIT: Final = Script("admit", "interception")
+RECORD: Final = Script("record", "interception")
+
+RECORDS_PER_CALL: Final = 200
+"""Records that one call of the script stores: a few milliseconds, in which Redis does nothing else."""
+
+_read_text: Final = Text(MAX_NAME).read
+"""Cuts a text as the stored JSON has it."""
+
+_any_extra: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+class RedisRecording:
+    """Admits requests and stores records.
+
+    :param record_content: whether prompts, tool usages and thoughts are stored; they are dropped otherwise.
+    :param lease_seconds: for how long a process counts as alive after ``renew``.
+    """
+
+    def __init__(
+        self, connection: RedisConnection, keys: Keys, *, record_content: bool, lease_seconds: float
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._lease_milliseconds = int(lease_seconds * 1000)
+        self._record_content = record_content
+        self._script_keys = [(keys.shard(number), keys.index(number)) for number in range(SHARDS)]
+
+    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+        """As ``Store.admit``. One round trip, if the start is in the shard of its key (``shard_of_key``); else two."""
+        if credential is None:
+            return self._admit_anyone(start)
+        key_id, digest = _presented(credential)
+        if start is None:
+            return self._admit_key(key_id, digest, ())
+        anonymous = _anonymous(start)
+        text = encode(anonymous)
+        if shard_of(start.id) == shard_of_key(key_id):
+            return self._admit_key(key_id, digest, (start.id, text, *_fields(anonymous)))
+        admission = self._admit_key(key_id, digest, ())
+        if admission.authorization is not None:
+            self.record([replace(start, initiator=admission.authorization.user, key_id=key_id)])
+        return admission
+
+    def authorize(self, credential: Credential) -> Authorization:
+        """As ``Authorizer.authorize``."""
+        key_id, digest = _presented(credential)
+        authorization = self._admit_key(key_id, digest, ()).authorization
+        if authorization is None:  # a key that exists has an owner
+            raise Unauthorized("unknown")
+        return authorization
+
+    def _admit_anyone(self, start: InterceptionStart | None) -> Admission:
+        args: tuple[Argument, ...] = ("", "")
+        shard = 0
+        if start is not None:
+            args = ("", "", start.id, encode(start), *_fields(start))
+            shard = shard_of(start.id)
+        return Admission(None, self._connection.run(ADMIT, self._script_keys[shard], args))
+
+    def _admit_key(self, key_id: str, digest: str, start: Sequence[Argument]) -> Admission:
+        keys = self._script_keys[shard_of_key(key_id)]
+        reply = self._connection.run(ADMIT, keys, (key_id, digest, *start))
+        if reply[0]:
+            raise Unauthorized(reply[0])
+        _, version, owner, name, providers, models = reply
+        scopes = Scopes(_names(providers), _names(models))
+        return Admission(Authorization(owner, key_id, name or None, scopes), version)
+
+    def record(self, records: Sequence[Record]) -> None:
+        """As ``Recorder.record``; in a cluster, one round trip for each shard that the records belong to."""
+        batches: dict[int, list[list[Argument]]] = {}
+        for record in records:
+            args = self._args(record)
+            if args:
+                batches.setdefault(shard_of(str(args[0])[:33]), []).append(args)
+        self._connection.run_many(
+            [
+                Call(RECORD, self._script_keys[shard], [arg for args in part for arg in args])
+                for shard, batch in batches.items()
+                for part in _parts(batch)
+            ]
+        )
+
+    def _args(self, record: Record) -> list[Argument]:
+        """The arguments of one record, as ``record.lua`` describes them; none for content that is not stored."""
+        to_args = _TO_ARGS.get(type(record))
+        if to_args is None:
+            kind_of(record)  # says which kinds there are
+            raise TypeError(f"{type(record).__name__} is no record.")
+        text = encode(record)
+        if not self._record_content and type(record) in _CONTENT:
+            return []
+        return to_args(record, text)
+
+    def renew(self, worker: str) -> None:
+        """As ``Recorder.renew``."""
+        self._connection.execute("SET", self._keys.worker(worker), 1, "PX", self._lease_milliseconds)
+
+    def record_swept(self, ends: Sequence[InterceptionEnd]) -> None:
+        """Store ends that nobody reported. Each gives way to a real one, also to one that was first."""
+        batches: dict[int, list[Argument]] = {}
+        for end in ends:
+            args = batches.setdefault(shard_of(end.interception_id), [])
+            args += (f"w{end.interception_id}{end.status}", encode(end))
+        self._connection.run_many(
+            [Call(RECORD, self._script_keys[shard], args) for shard, args in batches.items()]
+        )
+
+
+def _presented(credential: Credential) -> tuple[str, str]:
+    """The id of the key and the hash of the secret, which is empty where there is none to check."""
+    if credential.key is None:
+        if not credential.key_id:  # the script takes it for no key at all
+            raise Unauthorized("unknown")
+        return credential.key_id, ""
+    key_id, secret = parse(credential.key)
+    return key_id, secret_hash(secret)
+
+
+def _anonymous(start: InterceptionStart) -> InterceptionStart:
+    if start.initiator is None and start.key_id is None:
+        return start
+    return replace(start, initiator=None, key_id=None)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(json.loads(text))
+
+
+def _parts(batch: list[list[Argument]]) -> list[list[list[Argument]]]:
+    return [batch[at : at + RECORDS_PER_CALL] for at in range(0, len(batch), RECORDS_PER_CALL)]
+
+
+def _fields(start: InterceptionStart) -> tuple[str, ...]:
+    """What filters read, in the order of ``FIELDS`` in ``interception.lua``."""
+    return (
+        start.initiator or "",
+        start.provider,
+        _text(start.model),
+        _text(start.client),
+        _text(start.source),
+        _text(start.session_id),
+        start.worker,
+    )
+
+
+def _text(text: str | None) -> str:
+    return _read_text(text) if text else ""
+
+
+def _of_start(record: InterceptionStart, text: str) -> list[Argument]:
+    return [f"s{record.id}", text, *_fields(record)]
+
+
+def _of_end(record: InterceptionEnd, text: str) -> list[Argument]:
+    return [f"e{record.interception_id}{record.status}", text]
+
+
+def _of_usage(record: TokenUsage, text: str) -> list[Argument]:
+    extra = _any_extra(dict(record.extra)) if record.extra else "{}"
+    counts = f"[{record.input},{record.output},{record.cache_read},{record.cache_write},{extra}]"
+    return [f"u{record.interception_id}{record.id}", text, counts]
+
+
+def _of_prompt(record: PromptUsage, text: str) -> list[Argument]:
+    return [f"p{record.interception_id}{record.id}", text]
+
+
+def _of_tool(record: ToolUsage, text: str) -> list[Argument]:
+    return [f"t{record.interception_id}{record.id}", text]
+
+
+def _of_thought(record: ModelThought, text: str) -> list[Argument]:
+    return [f"m{record.interception_id}{record.id}", text]
+
+
+_TO_ARGS: Final[dict[type[Any], Callable[[Any, str], list[Argument]]]] = {
+    InterceptionStart: _of_start,
+    InterceptionEnd: _of_end,
+    TokenUsage: _of_usage,
+    PromptUsage: _of_prompt,
+    ToolUsage: _of_tool,
+    ModelThought: _of_thought,
+}
+_CONTENT: Final = frozenset({PromptUsage, ToolUsage, ModelThought})
