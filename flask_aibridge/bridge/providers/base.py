@@ -6,11 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 from flask_aibridge.bridge.intercept.turn import WireFormat
 from flask_aibridge.config import DEFAULT_BASE_URLS, ProviderSettings
-from flask_aibridge.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +33,18 @@ class Route:
 
 
 class Provider(ABC):
-    """One configured instance of a provider."""
+    """One configured instance of a provider.
+
+    :param settings: as ``config.check_provider`` returns them.
+    """
 
     type: ClassVar[str]
     routes: ClassVar[Sequence[Route]]
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
-        self._base_url = _checked_base_url(settings)
-        self._keys = _checked_keys(settings)
+        self._base_url = settings.base_url
+        self._keys = settings.keys
 
     def route(self, path: str) -> Route | None:
         """Return the route of ``path``, or null."""
@@ -72,29 +73,3 @@ class Provider(ABC):
 
     @abstractmethod
     def _below_base(self, path: str) -> str: ...
-
-
-def _checked_keys(settings: ProviderSettings) -> tuple[str, ...]:
-    # One that cannot stand in a header (a line feed at the end of a file is enough) would fail with each request,
-    # in an exception of the HTTP client that shows it.
-    for key in settings.keys:
-        if not (isinstance(key, str) and key and key.isascii() and key.isprintable() and " " not in key):
-            raise ConfigError(
-                f"A key of provider {settings.name!r} cannot be sent: it must be a str of visible ASCII characters, "
-                "with no space or line break in it or around it."
-            )
-    return settings.keys
-
-
-def _checked_base_url(settings: ProviderSettings) -> str:
-    try:
-        parts = urlsplit(settings.base_url)
-        fits = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
-    except ValueError:
-        fits = False
-    if not fits or "@" in settings.base_url:
-        raise ConfigError(
-            f"The base_url of provider {settings.name!r} must be a URL such as https://host/path, with no user, "
-            "password, query or fragment."
-        )
-    return settings.base_url.rstrip("/")

@@ -1,0 +1,1 @@
+"""Providers and MCP servers: from the app's config, from the store, their secrets sealed."""
