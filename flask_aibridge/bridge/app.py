@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from http.client import responses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flask_aibridge.bridge.caller import StaticKeys, cancellation_of, identify
-from flask_aibridge.bridge.headers import media_type, request_headers, response_headers
-from flask_aibridge.bridge.intercept.blocking import held_body
-from flask_aibridge.bridge.intercept.streaming import GuardedTurn, StreamedBody
-from flask_aibridge.bridge.intercept.turn import BlockingTurn, StreamingTurn, Turn, UnreadTurn, parse_document
+from flask_aibridge.bridge.admission import Host, Recorded, Recording, Unrecorded, admit, describe
+from flask_aibridge.bridge.answers import Response, failed, refusal, relay
+from flask_aibridge.bridge.caller import cancellation_of, credential_of
+from flask_aibridge.bridge.headers import request_headers
+from flask_aibridge.bridge.intercept.streaming import StreamedBody
+from flask_aibridge.bridge.intercept.turn import parse_document
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.providers.base import Provider, Route
-from flask_aibridge.bridge.providers.registry import providers_from
+from flask_aibridge.bridge.providers.directory import Known
 from flask_aibridge.bridge.request import (
     Refused,
     forwarded_path,
@@ -24,17 +23,13 @@ from flask_aibridge.bridge.request import (
     split_path,
     wants_websocket,
 )
-from flask_aibridge.bridge.upstream import (
-    Answer,
-    Upstream,
-    UpstreamBroken,
-    UpstreamCancelled,
-    UpstreamFailure,
-    UpstreamTimeout,
-)
+from flask_aibridge.bridge.upstream import Upstream, UpstreamFailure
 from flask_aibridge.config import ProviderSettings
-from flask_aibridge.observability.hooks import Hook, Outcome
+from flask_aibridge.errors import ConfigError, ServiceError
+from flask_aibridge.observability.hooks import Hook
 from flask_aibridge.observability.logging import LoggingHook
+from flask_aibridge.services.interfaces import Admission
+from flask_aibridge.services.records import InterceptionStart
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -44,40 +39,42 @@ logger = logging.getLogger("flask_aibridge.bridge")
 
 INTERCEPTION_ID = "X-AIBridge-Interception-Id"
 
-_SSE = "text/event-stream"
-
-_CLIENT_CLOSED = 499
-"""What is recorded for callers who left before the head, as nginx does; nobody receives it."""
-
 
 class Bridge:
     """Forwards what its callers ask of LLM providers, with the host's keys, and reports each request to
     hooks.
 
-    It answers ``/<provider's name>/v1/…``. Callers by HTTP need one of ``api_keys`` (user → key); without
-    any, all of them are refused. Callers through the in-process transport need none. ``hooks`` defaults to
-    one log record per request, ``pool`` to an ``UpstreamPool``. Nothing is opened or started before the first
-    request.
+    It answers ``/<provider's name>/v1/…``. With ``recording``, called for each request (it opens at the first),
+    callers, providers and records are the services' business. Without it nothing is recorded, ``providers`` are all
+    there are, and callers by HTTP need one of ``api_keys`` (user → key); without any, all of them are refused.
+    Callers through the in-process transport need no key. ``hooks`` defaults to one log record per request, ``pool``
+    to an ``UpstreamPool``. Nothing is opened or started before the first request.
 
-    Raises ``ConfigError`` for providers that cannot work and for empty keys.
+    Raises ``ConfigError`` for providers that cannot work and for empty keys, ``TypeError`` for both ``recording`` and
+    providers or keys.
     """
 
     def __init__(
         self,
-        providers: Iterable[ProviderSettings],
+        providers: Iterable[ProviderSettings] = (),
         *,
         api_keys: Mapping[str, str] | None = None,
         hooks: Sequence[Hook] | None = None,
         pool: PoolManager | None = None,
+        recording: Callable[[], Recording] | None = None,
     ) -> None:
-        self._providers = providers_from(providers)
-        self._keys = StaticKeys(api_keys or {})
+        providers = tuple(providers)
+        if recording is not None and (providers or api_keys):
+            raise TypeError(
+                "Give a Bridge either recording, whose services know the rest, or providers and api_keys."
+            )
+        self._host: Host = Unrecorded(providers, api_keys or {}) if recording is None else Recorded(recording)
         self._hooks: Sequence[Hook] = (LoggingHook(),) if hooks is None else tuple(hooks)
         self._upstream = Upstream(pool)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        interception = Interception(self._hooks)
+        interception = Interception(self._hooks, environ, credential_of(environ), self._host.record)
         status, headers, body = self._respond(environ, interception)
         try:
             start_response(status, [*headers, (INTERCEPTION_ID, interception.id)])
@@ -92,63 +89,143 @@ class Bridge:
         """Close the idle connections to the providers. The bridge can be used again."""
         self._upstream.close()
 
-    def _respond(self, environ: WSGIEnvironment, interception: Interception) -> _Response:
-        name, path = split_path(environ)
-        provider = self._providers.get(name)
+    def _respond(self, environ: WSGIEnvironment, interception: Interception) -> Response:
+        request = _Request(environ, interception)
         try:
-            if provider is not None:
-                interception.provider, interception.provider_type = provider.name, provider.type
-            self._admit(environ, interception)
-            if provider is None:
-                raise self._unknown_provider(name)
-            return self._forward(environ, interception, provider, path)
-        except Refused as refusal:
-            return _refusal(interception, provider, refusal, "refused")
+            request.find(self._known(None))
+            admission = self._admit(request)
+            return self._forward(request, admission)
+        except Refused as refused:
+            return refusal(interception, request.provider, refused, "refused")
         except UpstreamFailure as failure:
-            return _failed(interception, provider, failure)
+            return failed(interception, request.provider, failure)
         except Exception:
             logger.exception("interception %s failed inside the bridge", interception.id)
-            refused = Refused(
+            inside = Refused(
                 500, "The AI bridge failed on this request; its log says why.", error="internal error"
             )
-            return _refusal(interception, provider, refused, "interrupted")
+            return refusal(interception, request.provider, inside, "interrupted")
         except BaseException as error:
             interception.finish("interrupted", type(error).__name__)
             raise
 
-    def _admit(self, environ: WSGIEnvironment, interception: Interception) -> None:
-        caller = identify(environ, self._keys)
-        if caller is None:
-            challenge = ("WWW-Authenticate", 'Bearer realm="aibridge"')
-            raise Refused(
-                401, "This needs a valid AI Bridge API key, as a bearer token or in X-Api-Key.", challenge
-            )
-        interception.caller = caller
+    def _admit(self, request: _Request) -> Admission:
+        admission = admit(self._host, request.environ, request.interception, request.start)
+        request.find(self._known(admission.config_version))
+        if request.missed:
+            # A provider that this process had not heard of: once for each change of the configuration.
+            admission = admit(self._host, request.environ, request.interception, request.start)
+        return admission
 
-    def _unknown_provider(self, name: str) -> Refused:
-        known = ", ".join(sorted(self._providers)) or "none; set AIBRIDGE_PROVIDERS"
-        return Refused(404, f"There is no provider named {name[:64]!r}. Configured are: {known}.")
+    def _known(self, version: int | None) -> Known:
+        """The providers; none where nobody can say, which admission then puts into words."""
+        try:
+            return self._host.providers(version)
+        except (ConfigError, ServiceError):
+            return Known(None)
 
-    def _forward(
-        self, environ: WSGIEnvironment, interception: Interception, provider: Provider, path: str
-    ) -> _Response:
-        route = _route(environ, provider, path)
-        interception.route = route.path
+    def _forward(self, request: _Request, admission: Admission) -> Response:
+        environ, interception = request.environ, request.interception
+        provider, route = request.allowed(admission)
         credentials = _credentials(provider)
-        body = read_body(environ)
-        if route.wire_format is not None:
-            interception.model = (parse_document(body) or {}).get("model")
         headers = request_headers(environ, plain_answer=route.wire_format is not None) | credentials
-        url = provider.url(forwarded_path(environ, path), environ.get("QUERY_STRING", ""))
+        url = provider.url(forwarded_path(environ, request.path), environ.get("QUERY_STRING", ""))
+        body = request.body()
         answer = self._upstream.send(environ["REQUEST_METHOD"], url, headers, body, cancellation_of(environ))
         try:
-            return _relay(answer, route, interception)
+            return relay(answer, route, interception)
         except BaseException:
             answer.close()
             raise
 
 
-_Response = tuple[str, list[tuple[str, str]], Iterable[bytes]]
+class _Request:
+    """What one request asks for, and whether that is possible. Nothing is refused before the caller is known."""
+
+    def __init__(self, environ: WSGIEnvironment, interception: Interception) -> None:
+        self.environ = environ
+        self.interception = interception
+        self.name, self.path = split_path(environ)
+        self.provider: Provider | None = None
+        self._route: Route | None = None
+        self._known: Known | None = None
+        self._refused: Refused | None = None
+        self._unreadable: Refused | None = None
+        self._body: bytes | None = None
+
+    @property
+    def missed(self) -> bool:
+        """Whether this is to be recorded and was not, since it was not known what it is."""
+        return self._is_recorded_kind() and not self.interception.recorded
+
+    def find(self, known: Known) -> None:
+        """Look the provider and the route up among what is known now."""
+        if known is self._known:
+            return
+        self._known, self._route, self._refused = known, None, None
+        self.provider = known.providers.get(self.name)
+        if self.provider is None:
+            self._refused = _unknown(self.name, known)
+            return
+        interception = self.interception
+        interception.provider, interception.provider_type = self.provider.name, self.provider.type
+        if self.name in known.disabled:
+            self._refused = Refused(503, f"provider_disabled: AI provider {self.name!r} is disabled.")
+            return
+        try:
+            self._route = _route(self.environ, self.provider, self.path)
+        except Refused as refused:
+            self._refused = refused
+        else:
+            interception.route = self._route.path
+
+    def start(self) -> InterceptionStart | None:
+        """What is to be recorded before the provider is called; null where that is nothing, because the request will
+        be refused or is of a kind that is only passed on."""
+        if not self._is_recorded_kind():
+            return None
+        try:
+            body = self.body()
+        except Refused as refused:
+            self._unreadable = refused
+            return None
+        document = parse_document(body) or {}
+        self.interception.model = document.get("model")
+        return describe(self.environ, self.interception, document)
+
+    def body(self) -> bytes:
+        """The request's body, read once."""
+        if self._body is None:
+            self._body = read_body(self.environ)
+        return self._body
+
+    def allowed(self, admission: Admission) -> tuple[Provider, Route]:
+        """The provider and the route, for a caller who may use them.
+
+        Raises ``Refused`` where they cannot be had.
+        """
+        refused = self._refused or self._unreadable
+        if refused is not None:
+            raise refused
+        assert self.provider is not None
+        assert self._route is not None
+        authorization, model = admission.authorization, self.interception.model
+        if authorization is not None and not authorization.scopes.allow(self.name, model):
+            raise Refused(
+                403,
+                f"This API key may not be used for model {model!r} of provider {self.name!r}.",
+                ("X-Should-Retry", "false"),
+            )
+        return self.provider, self._route
+
+    def _is_recorded_kind(self) -> bool:
+        refused = self._refused or self._unreadable
+        return refused is None and self._route is not None and self._route.wire_format is not None
+
+
+def _unknown(name: str, known: Known) -> Refused:
+    names = ", ".join(sorted(known.providers)) or "none; set AIBRIDGE_PROVIDERS"
+    return Refused(404, f"There is no provider named {name[:64]!r}. Configured are: {names}.")
 
 
 def _route(environ: WSGIEnvironment, provider: Provider, path: str) -> Route:
@@ -178,74 +255,3 @@ def _credentials(provider: Provider) -> dict[str, str]:
             ("X-Should-Retry", "false"),
         )
     return credentials
-
-
-def _relay(answer: Answer, route: Route, interception: Interception) -> _Response:
-    if answer.status < 200:
-        raise UpstreamFailure(f"the provider answered with the interim status {answer.status}")
-    interception.status = answer.status
-    headers = response_headers(answer.headers, answer.status)
-    kind = media_type(headers)
-    turn = GuardedTurn(_turn(answer, route, kind), interception.id)
-    if kind == "application/json" or kind.endswith("+json"):
-        return _status_line(answer), headers, held_body(answer, turn, interception)
-    if kind == _SSE:
-        headers.append(("X-Accel-Buffering", "no"))  # nginx would collect a stream before it passes it on
-    return _status_line(answer), headers, StreamedBody(answer, turn, interception)
-
-
-def _turn(answer: Answer, route: Route, kind: str) -> Turn:
-    encoding = next(
-        (value for name, value in answer.headers if name.lower() == "content-encoding"), "identity"
-    )
-    if route.wire_format is None or encoding.strip().lower() != "identity":
-        return UnreadTurn()
-    wire_format = route.wire_format()
-    return StreamingTurn(wire_format) if kind == _SSE else BlockingTurn(wire_format)
-
-
-def _failed(interception: Interception, provider: Provider | None, failure: UpstreamFailure) -> _Response:
-    if isinstance(failure, UpstreamCancelled):
-        refused = Refused(_CLIENT_CLOSED, "The caller closed the request.")
-        return _refusal(interception, provider, refused, "client_closed")
-    name = provider.name if provider is not None else ""
-    if isinstance(failure, UpstreamTimeout):
-        status, message = 504, f"The provider {name!r} did not answer in time."
-    elif isinstance(failure, UpstreamBroken):
-        status, message = 502, f"The provider {name!r} broke off its answer."
-    else:
-        status, message = (
-            502,
-            f"The provider {name!r} could not be reached, or gave no answer that can be read.",
-        )
-    outcome: Outcome = "upstream_truncated" if isinstance(failure, UpstreamBroken) else "upstream_error"
-    return _refusal(interception, provider, Refused(status, message, error=str(failure)), outcome)
-
-
-def _refusal(
-    interception: Interception, provider: Provider | None, refused: Refused, outcome: Outcome
-) -> _Response:
-    document: dict[str, object] = {"message": refused.message, "code": _code(refused.status)}
-    if provider is not None:
-        document = provider.error(refused.status, refused.message, interception.id)
-    body = json.dumps(document).encode()
-    interception.status = refused.status
-    interception.sent(body)
-    interception.finish(outcome, refused.error or refused.message)
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *refused.headers]
-    return f"{refused.status} {_reason(refused.status)}", headers, [body]
-
-
-def _code(status: int) -> str:
-    return _reason(status).lower().replace(" ", "_").replace("-", "_")
-
-
-def _reason(status: int) -> str:
-    return responses.get(status, "Unknown" if status != _CLIENT_CLOSED else "Client Closed Request")
-
-
-def _status_line(answer: Answer) -> str:
-    # The provider's own words, such as "Overloaded" for 529, unless they cannot stand in a status line.
-    reason = answer.reason.strip()
-    fits = reason and reason.isascii() and reason.isprintable()
-    return f"{answer.status} {reason if fits else _reason(answer.status)}"

@@ -6,17 +6,20 @@ an HTTP header can only ever become an ``HTTP_…`` key, so nobody can put it th
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from flask_aibridge.errors import ConfigError
+from flask_aibridge.services.interfaces import Credential
 
-CANCELLATION = "flask_aibridge.cancellation"
-SOURCE = "flask_aibridge.source"
-KEY_ID = "flask_aibridge.key_id"
+CANCELLATION: Final = "flask_aibridge.cancellation"
+SOURCE: Final = "flask_aibridge.source"
+KEY_ID: Final = "flask_aibridge.key_id"
+
+IN_PROCESS: Final = CANCELLATION
+"""The environ key whose presence means: this call came through the in-process door."""
+
+_KEY_PREFIX = "aib_"
 
 
 class Cancellation(Protocol):
@@ -28,8 +31,7 @@ class Cancellation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who made a request, and by which door. ``source`` and ``key_id`` only ever come from the in-process
-    door."""
+    """Who made a request, and by which door. ``source`` only ever comes from the in-process door."""
 
     in_process: bool
     source: str | None = None
@@ -37,41 +39,33 @@ class Caller:
     user: str | None = None
 
 
-class StaticKeys:
-    """The keys of the public door, user by user. Only digests are kept: nothing that shows the object shows a
-    key."""
+def credential_of(environ: Mapping[str, Any]) -> Credential | None:
+    """Return by what the caller is to be known; null where there is nothing.
 
-    def __init__(self, keys: Mapping[str, str]) -> None:
-        for user, key in keys.items():
-            if not isinstance(key, str) or not key.strip():
-                raise ConfigError(
-                    f"The API key of {user!r} is empty: an empty key would admit everybody. Set one."
-                )
-        self._digests = {user: _digest(key) for user, key in keys.items()}
-
-    def user_of(self, environ: Mapping[str, Any]) -> str | None:
-        """Return whose key the request carries, in ``Authorization: Bearer`` or ``X-Api-Key``; null for no
-        known key.
-
-        Every key is compared with every credential, in constant time, so the wait tells nothing about the
-        keys.
-        """
-        presented = [_digest(credential) for credential in _credentials(environ)]
-        found: str | None = None
-        for user, known in self._digests.items():
-            for digest in presented:
-                if hmac.compare_digest(known, digest):
-                    found = user
-        return found
+    In process it is the key id alone: what the headers carry there is an SDK's own. From outside it is the key in
+    ``Authorization: Bearer`` or ``X-Api-Key``; where both are sent, the one that is a key of this gateway.
+    """
+    if IN_PROCESS in environ:
+        key_id = environ.get(KEY_ID)
+        return Credential(key_id=str(key_id)) if key_id else None
+    presented = [key for key in _presented(environ) if key]
+    ours = [key for key in presented if key.startswith(_KEY_PREFIX)]
+    return Credential(key=(ours or presented)[0]) if presented else None
 
 
-def identify(environ: Mapping[str, Any], keys: StaticKeys) -> Caller | None:
-    """Return who is asking; null for a request from outside that no known key came with."""
-    if CANCELLATION in environ:
-        source, key_id = environ.get(SOURCE), environ.get(KEY_ID)
-        return Caller(True, source=None if source is None else str(source), key_id=key_id)
-    user = keys.user_of(environ)
-    return None if user is None else Caller(False, user=user)
+def source_of(environ: Mapping[str, Any]) -> str | None:
+    """Return the call site that an in-process caller named; null for what came over HTTP."""
+    source = environ.get(SOURCE) if IN_PROCESS in environ else None
+    return None if source is None else str(source)
+
+
+def key_id_of(credential: Credential | None) -> str | None:
+    """Return the id in a credential, without asking whether it is anybody's; null where it has none."""
+    if credential is None or credential.key is None:
+        return None if credential is None else credential.key_id
+    prefix, _, rest = credential.key.partition("_")
+    key_id, _, secret = rest.partition("_")
+    return key_id if f"{prefix}_" == _KEY_PREFIX and secret else None
 
 
 def cancellation_of(environ: Mapping[str, Any]) -> Cancellation | None:
@@ -79,11 +73,7 @@ def cancellation_of(environ: Mapping[str, Any]) -> Cancellation | None:
     return environ.get(CANCELLATION)
 
 
-def _credentials(environ: Mapping[str, Any]) -> list[str]:
+def _presented(environ: Mapping[str, Any]) -> list[str]:
     scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
-    presented = [token.strip()] if scheme.lower() == "bearer" else []
-    return [*presented, environ.get("HTTP_X_API_KEY", "").strip()]
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
+    bearer = [token.strip()] if scheme.lower() == "bearer" else []
+    return [*bearer, environ.get("HTTP_X_API_KEY", "").strip()]

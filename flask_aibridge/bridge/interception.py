@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
 
-from flask_aibridge.bridge.caller import Caller
+from flask_aibridge.bridge.caller import IN_PROCESS, Caller, key_id_of, source_of
 from flask_aibridge.bridge.intercept.vocabulary import Ended, Failed, Item, Usage
 from flask_aibridge.observability.hooks import Hook, InterceptionEnded, Outcome, TokenUsage
+from flask_aibridge.services import records
+from flask_aibridge.services.interfaces import Authorization, Credential
 
 logger = logging.getLogger("flask_aibridge.bridge")
 
@@ -23,21 +27,34 @@ MAX_ERROR = 300
 
 class Interception:
     """One request on its way. Used by one thread at a time; ``finish`` counts once, whoever calls it
-    again."""
+    again.
 
-    def __init__(self, hooks: Sequence[Hook]) -> None:
-        self.id = uuid.uuid4().hex
-        self.caller = Caller(in_process=False)
+    ``record`` takes the records of an interception that was admitted as a recorded one. Its id is in the shard of the
+    key that it was made with, so that both are stored together.
+    """
+
+    def __init__(
+        self,
+        hooks: Sequence[Hook],
+        environ: Mapping[str, Any] = MappingProxyType({}),
+        credential: Credential | None = None,
+        record: Callable[[records.Record], None] | None = None,
+    ) -> None:
+        self.started_at = datetime.now(UTC)
+        self.id = _make_id(credential, self.started_at)
+        self.credential = credential
+        self.caller = Caller(IN_PROCESS in environ, source=source_of(environ))
         self.provider = self.provider_type = self.route = ""
         self.status = 500
         self.ended = False
         self._hooks = hooks
+        self._take_record = record
+        self.recorded = False
         self._model: str | None = None
         self._usage: TokenUsage | None = None
         self._failure: str | None = None
         self._bytes_sent = 0
         self._finished = False
-        self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
         self._first_byte: float | None = None
 
@@ -49,6 +66,15 @@ class Interception:
     @model.setter
     def model(self, name: object) -> None:
         self._model = name[:MAX_MODEL_NAME] if isinstance(name, str) else None
+
+    def admitted(self, authorization: Authorization | None, *, recorded: bool) -> None:
+        """Take who the caller is, and whether the start was recorded."""
+        self.recorded = recorded
+        key_id = None if self.credential is None else self.credential.key_id
+        user = None
+        if authorization is not None:
+            key_id, user = authorization.key_id or key_id, authorization.user
+        self.caller = Caller(self.caller.in_process, self.caller.source, key_id, user)
 
     def note(self, item: Item) -> None:
         """Take a word that a turn machine said about the answer."""
@@ -88,12 +114,44 @@ class Interception:
         if self._finished:
             return
         self._finished = True
-        record = self._record(outcome, error or self._failure)
+        error = error or self._failure
+        if self.recorded and self._take_record is not None:
+            self._record_end(self._take_record, outcome, error)
+        record = self._record(outcome, error)
         for hook in self._hooks:
             try:
                 hook.interception_ended(record)
             except Exception:
                 logger.exception("the hook %s failed on interception %s", type(hook).__name__, self.id)
+
+    def _record_end(
+        self, take: Callable[[records.Record], None], outcome: Outcome, error: str | None
+    ) -> None:
+        now, usage = datetime.now(UTC), self._usage
+        if usage is not None:
+            take(
+                records.TokenUsage(
+                    id=f"{self.id}.u",
+                    interception_id=self.id,
+                    input=usage.input,
+                    output=usage.output,
+                    cache_read=usage.cache_read,
+                    cache_write=usage.cache_write,
+                    extra=usage.extra,
+                    created_at=now,
+                )
+            )
+        take(
+            records.InterceptionEnd(
+                id=f"{self.id}.e",
+                interception_id=self.id,
+                status=outcome,
+                http_status=self.status,
+                error_type=None if outcome in ("completed", "client_closed") else outcome,
+                error_message=error[:MAX_ERROR] if error else None,
+                ended_at=now,
+            )
+        )
 
     def _record(self, outcome: Outcome, error: str | None) -> InterceptionEnded:
         caller = self.caller
@@ -109,10 +167,16 @@ class Interception:
             key_id=caller.key_id,
             status=self.status,
             outcome=outcome,
-            started_at=self._started_at,
+            started_at=self.started_at,
             time_to_first_byte=self._first_byte,
             duration=time.monotonic() - self._started,
             bytes_sent=self._bytes_sent,
             usage=self._usage,
             error=error[:MAX_ERROR] if error else None,
         )
+
+
+def _make_id(credential: Credential | None, started_at: datetime) -> str:
+    key_id = key_id_of(credential)
+    shard = secrets.randbelow(records.SHARDS) if key_id is None else records.shard_of_key(key_id)
+    return records.make_interception_id(started_at, shard, secrets.randbits(70))

@@ -1,0 +1,184 @@
+"""Whether a request may go on: who asks, whether that is recorded, and which providers there are now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from flask_aibridge.bridge.caller import IN_PROCESS, source_of
+from flask_aibridge.bridge.client import client_of, session_of
+from flask_aibridge.bridge.interception import Interception
+from flask_aibridge.bridge.providers.directory import FixedProviders, Known, ProviderDirectory
+from flask_aibridge.bridge.request import Refused
+from flask_aibridge.config import ProviderSettings
+from flask_aibridge.errors import (
+    ConfigError,
+    NotRecorded,
+    ServiceError,
+    ServicesUnavailable,
+    Unauthorized,
+)
+from flask_aibridge.services.authorizer import StaticKeys
+from flask_aibridge.services.interfaces import Admission, Credential, ProviderConfigurator
+from flask_aibridge.services.records import APPLICATION, InterceptionStart, Record
+
+logger = logging.getLogger("flask_aibridge.bridge")
+
+_CHALLENGE = ("WWW-Authenticate", 'Bearer realm="aibridge"')
+
+
+class Recording(Protocol):
+    """What the bridge needs of ``services.recording.Recording``."""
+
+    @property
+    def provider_configurator(self) -> ProviderConfigurator: ...
+
+    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission: ...
+
+    def record(self, record: Record) -> None: ...
+
+
+class Host(Protocol):
+    """What stands behind a bridge: services, or nothing but what it was made with."""
+
+    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+        """Authorise, and record the start."""
+
+    def record(self, record: Record) -> None:
+        """Record more of an interception that was started."""
+
+    def providers(self, version: int | None) -> Known:
+        """The providers, at a version of the configuration or later."""
+
+
+class Unrecorded:
+    """A bridge with keys and providers of its own, and no services: it keeps no records."""
+
+    def __init__(self, providers: Iterable[ProviderSettings], api_keys: Mapping[str, str]) -> None:
+        self._providers = FixedProviders(providers)
+        self._keys = StaticKeys(api_keys)
+
+    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+        """Whose key it is. An id that no key here has is taken as it is given: nobody else could say."""
+        if credential is None:
+            return Admission(None)
+        authorization = self._keys.find(credential)
+        if authorization is None and credential.key is not None:
+            raise Unauthorized("unknown")
+        return Admission(authorization)
+
+    def record(self, record: Record) -> None:
+        """Nothing."""
+
+    def providers(self, version: int | None) -> Known:
+        """The same ones always."""
+        return self._providers.at(version)
+
+
+class Recorded:
+    """A bridge whose host has services. They are opened with the first request.
+
+    Opening raises ``ConfigError`` where there is no store to open.
+    """
+
+    def __init__(self, opened: Callable[[], Recording]) -> None:
+        self._opened = opened
+        self._directory: tuple[Recording, ProviderDirectory] | None = None
+
+    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+        """By the services, in one round trip."""
+        return self._opened().admit(start, credential)
+
+    def record(self, record: Record) -> None:
+        """By the services, later."""
+        self._opened().record(record)
+
+    def providers(self, version: int | None) -> Known:
+        """What the services say."""
+        recording = self._opened()
+        directory = self._directory
+        if directory is None or directory[0] is not recording:
+            directory = self._directory = (recording, ProviderDirectory(recording.provider_configurator))
+        return directory[1].at(version)
+
+
+Start: TypeAlias = InterceptionStart | None
+
+
+def admit(
+    host: Host, environ: Mapping[str, Any], interception: Interception, start: Callable[[], Start]
+) -> Admission:
+    """Have the host authorise the caller, and record the interception that ``start`` describes, if it is one.
+
+    Without any credential nothing is asked of anybody, and ``start``, which may read the request's body, is not
+    called. Raises ``Refused``.
+    """
+    credential = interception.credential
+    if credential is None and IN_PROCESS not in environ:
+        raise _unauthorized(interception, Unauthorized("missing"))
+    try:
+        started = start()
+        admission = host.admit(started, credential)
+    except Unauthorized as error:
+        raise _unauthorized(interception, error) from None
+    except (ConfigError, ServiceError) as error:
+        raise _cannot(error) from error
+    interception.admitted(admission.authorization, recorded=started is not None)
+    return admission
+
+
+def describe(
+    environ: Mapping[str, Any], interception: Interception, document: Mapping[str, Any]
+) -> InterceptionStart:
+    """The start of an interception whose provider, route and model are known; ``document`` is the request's body."""
+    return InterceptionStart(
+        id=interception.id,
+        initiator=APPLICATION if IN_PROCESS in environ else None,
+        provider=interception.provider,
+        provider_type=interception.provider_type,
+        route=interception.route,
+        model=interception.model,
+        client=client_of(environ),
+        session_id=session_of(environ, document),
+        user_agent=environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT] or None,
+        source=source_of(environ),
+        in_process=IN_PROCESS in environ,
+        started_at=interception.started_at,
+    )
+
+
+MAX_USER_AGENT = 200
+"""Characters of a User-Agent that are recorded; those of real clients have fewer than 150."""
+
+
+def _unauthorized(interception: Interception, error: Unauthorized) -> Refused:
+    # One answer to the outside, whatever was wrong with the credential; the log has the reason.
+    logger.info("interception %s: unauthorized, %s", interception.id, error.reason)
+    return Refused(
+        401,
+        "This needs a valid AI Bridge API key, as a bearer token or in X-Api-Key.",
+        _CHALLENGE,
+        error=f"unauthorized: {error.reason}",
+    )
+
+
+def _cannot(error: Exception) -> Refused:
+    """The refusal for services that cannot be had, or do not take the record."""
+    if isinstance(error, ServicesUnavailable):
+        return _later("The AI bridge cannot reach its services now; try again.", error.retry_after, error)
+    if isinstance(error, NotRecorded) and error.retry_after is not None:
+        return _later("The AI bridge cannot record requests now; try again.", error.retry_after, error)
+    if isinstance(error, NotRecorded):
+        return Refused(500, "The AI bridge failed to record the interception.", error=str(error))
+    # What only an administrator can change: the SDKs would ask again and again.
+    return Refused(
+        500,
+        "The AI bridge is not set up to record requests; its log says what is missing.",
+        ("X-Should-Retry", "false"),
+        error=str(error),
+    )
+
+
+def _later(message: str, seconds: float, error: Exception) -> Refused:
+    return Refused(503, message, ("Retry-After", str(max(1, round(seconds)))), error=str(error))

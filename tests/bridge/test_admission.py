@@ -1,0 +1,348 @@
+"""Whether a request may go on: authorisation, the record of its start, scopes, providers that change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from flask_aibridge.bridge import Bridge
+from flask_aibridge.bridge.upstream import UpstreamBroken
+from flask_aibridge.config import ProviderSettings
+from flask_aibridge.errors import ConfigError, NotRecorded, ServicesUnavailable, Unauthorized
+from flask_aibridge.services.interfaces import (
+    Admission,
+    Authorization,
+    Credential,
+    ProviderConfig,
+    ProviderConfigurator,
+    ProviderSet,
+    Scopes,
+)
+from flask_aibridge.services.records import (
+    InterceptionEnd,
+    InterceptionStart,
+    Record,
+    TokenUsage,
+    shard_of,
+    shard_of_key,
+)
+from flask_aibridge.testing import AnswerWith, DropAfter, ErrorAfter, Served, StandInProvider, serve_stand_in
+from tests.bridge.conftest import RecordingHook
+from tests.bridge.wsgi import FakeCancellation, Reply, call
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+QUESTION = {"model": "m-1", "max_tokens": 50, "messages": [{"role": "user", "content": "Say hello"}]}
+KEY = "aib_k1_secret"
+
+
+class ScriptedHost:
+    """Services that answer as they are told, and keep what they are asked."""
+
+    def __init__(self, base_url: str) -> None:
+        self.authorization: Authorization | Exception = Authorization("alice", "k1")
+        self.names = ["anthropic"]
+        self.disabled: set[str] = set()
+        self.version = 1
+        self.base_url = base_url
+        self.admitted: list[tuple[InterceptionStart | None, Credential | None]] = []
+        self.records: list[Record] = []
+        self.reads = 0
+        self.before_answer: Callable[[], None] = lambda: None
+
+    @property
+    def provider_configurator(self) -> ProviderConfigurator:
+        return self
+
+    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+        self.admitted.append((start, credential))
+        self.before_answer()
+        if isinstance(self.authorization, Exception):
+            raise self.authorization
+        return Admission(self.authorization if credential else None, self.version)
+
+    def record(self, record: Record) -> None:
+        self.records.append(record)
+
+    def providers(self) -> ProviderSet:
+        self.reads += 1
+        return ProviderSet(
+            tuple(
+                ProviderConfig(
+                    ProviderSettings(name, "anthropic", self.base_url, ("sk-host",)),
+                    name not in self.disabled,
+                )
+                for name in self.names
+            ),
+            self.version,
+        )
+
+    @contextmanager
+    def watch_providers(self) -> Iterator[Iterator[int]]:
+        yield iter(())
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(record).__name__ for record in self.records]
+
+    @property
+    def end(self) -> InterceptionEnd:
+        (end,) = [record for record in self.records if isinstance(record, InterceptionEnd)]
+        return end
+
+
+@pytest.fixture
+def host(stand_in: Served[StandInProvider]) -> ScriptedHost:
+    return ScriptedHost(stand_in.base_url)
+
+
+@pytest.fixture
+def recorded(host: ScriptedHost, hook: RecordingHook) -> Iterator[Bridge]:
+    bridge = Bridge(recording=lambda: host, hooks=[hook])
+    yield bridge
+    bridge.close()
+
+
+def ask(bridge: Bridge, path: str = "/anthropic/v1/messages", body: Any = QUESTION, **options: Any) -> Reply:
+    options.setdefault("headers", {"X-Api-Key": KEY})
+    return call(bridge, "POST" if body is not None else "GET", path, body, **options)
+
+
+def test_a_start_is_recorded_before_the_provider_is_called_and_an_end_after(
+    recorded: Bridge, host: ScriptedHost, stand_in: Served[StandInProvider]
+) -> None:
+    """One admission carries credential and start; usage and end follow."""
+    host.before_answer = lambda: called.append(len(stand_in.stand_in.requests))
+    called: list[int] = []
+    reply = ask(recorded, headers={"X-Api-Key": KEY, "User-Agent": "tests/1"})
+    assert reply.status == 200
+    assert called == [0]
+    ((start, credential),) = host.admitted
+    assert credential == Credential(key=KEY)
+    assert start is not None
+    assert (start.provider, start.provider_type, start.route) == ("anthropic", "anthropic", "/v1/messages")
+    assert (start.model, start.user_agent, start.source) == ("m-1", "tests/1", None)
+    assert (start.initiator, start.in_process) == (None, False)
+    assert start.id == reply.headers["x-aibridge-interception-id"]
+    assert shard_of(start.id) == shard_of_key("k1")
+    assert host.kinds == ["TokenUsage", "InterceptionEnd"]
+    usage = host.records[0]
+    assert isinstance(usage, TokenUsage)
+    assert (usage.interception_id, usage.input, usage.output) == (start.id, 2, 2)
+    assert (host.end.interception_id, host.end.status, host.end.http_status) == (start.id, "completed", 200)
+
+
+def test_in_process_without_a_key_the_application_asks(recorded: Bridge, host: ScriptedHost) -> None:
+    """Nobody is authorised, and the source is recorded."""
+    environ: dict[str, Any] = {
+        "flask_aibridge.cancellation": FakeCancellation(),
+        "flask_aibridge.source": "agents",
+    }
+    assert ask(recorded, **environ).status == 200
+    ((start, credential),) = host.admitted
+    assert credential is None
+    assert start is not None
+    assert (start.initiator, start.source, start.in_process) == ("application", "agents", True)
+
+
+def test_in_process_on_behalf_of_a_key(recorded: Bridge, host: ScriptedHost, hook: RecordingHook) -> None:
+    """The key's id is what is checked, and its owner is who is recorded."""
+    environ: dict[str, Any] = {
+        "flask_aibridge.cancellation": FakeCancellation(),
+        "flask_aibridge.key_id": "k1",
+    }
+    assert ask(recorded, **environ).status == 200
+    assert host.admitted[0][1] == Credential(key_id="k1")
+    assert (hook.record.user, hook.record.key_id, hook.record.in_process) == ("alice", "k1", True)
+
+
+def test_no_credential_is_refused_without_asking_anybody(recorded: Bridge, host: ScriptedHost) -> None:
+    """Not even the body is read: a stranger costs nothing."""
+
+    class Unread:
+        def read(self, size: int = -1) -> bytes:
+            raise AssertionError("the body of a stranger was read")
+
+        readline = readlines = __iter__ = read
+
+    reply = call(recorded, "POST", "/anthropic/v1/messages", b"x" * 10, **{"wsgi.input": Unread()})
+    assert (reply.status, host.admitted) == (401, [])
+    assert reply.headers["www-authenticate"] == 'Bearer realm="aibridge"'
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (Unauthorized("unknown"), 401, None),
+        (Unauthorized("revoked"), 401, None),
+        (ServicesUnavailable("away", 2.0), 503, "2"),
+        (NotRecorded("no room", 30.0), 503, "30"),
+        (NotRecorded("no spool"), 500, None),
+        (ConfigError("set AIBRIDGE_REDIS_URL"), 500, None),
+    ],
+)
+def test_who_is_not_admitted_never_reaches_the_provider(
+    error: Exception,
+    status: int,
+    retry_after: str | None,
+    recorded: Bridge,
+    host: ScriptedHost,
+    stand_in: Served[StandInProvider],
+    hook: RecordingHook,
+) -> None:
+    """The answer has the provider's own form; the reason is for the hooks and the log."""
+    host.authorization = error
+    reply = ask(recorded)
+    assert reply.status == status
+    assert reply.json["type"] == "error"
+    assert reply.headers.get("retry-after") == retry_after
+    assert (stand_in.stand_in.requests, host.records) == ([], [])
+    reason = getattr(error, "reason", str(error))
+    assert reason in (hook.record.error or "")
+    assert reason not in reply.body.decode()
+
+
+def test_strangers_learn_nothing_of_providers(recorded: Bridge, host: ScriptedHost) -> None:
+    """A 401 comes before a 404, a 405 and a 413."""
+    host.authorization = Unauthorized("unknown")
+    assert ask(recorded, "/nobody/v1/messages").status == 401
+    assert ask(recorded, "/anthropic/v1/nothing").status == 401
+    assert ask(recorded, CONTENT_LENGTH=str(10**12)).status == 401
+    assert [start for start, _ in host.admitted] == [None, None, None]
+
+
+def test_what_is_only_passed_on_is_authorised_and_not_recorded(recorded: Bridge, host: ScriptedHost) -> None:
+    """Lists of models are no interceptions."""
+    assert ask(recorded, "/anthropic/v1/models", None).status == 200
+    assert host.admitted == [(None, Credential(key=KEY))]
+    assert host.records == []
+
+
+@pytest.mark.parametrize(
+    ("scopes", "status"),
+    [
+        (Scopes(), 200),
+        (Scopes(providers=("anthropic",), models=("m-*",)), 200),
+        (Scopes(providers=("openai",)), 403),
+        (Scopes(models=("other",)), 403),
+        (Scopes(models=()), 403),
+    ],
+)
+def test_a_key_reaches_what_its_scopes_allow(
+    scopes: Scopes, status: int, recorded: Bridge, host: ScriptedHost, stand_in: Served[StandInProvider]
+) -> None:
+    """Anything else is recorded as refused, and the SDKs do not try again."""
+    host.authorization = Authorization("alice", "k1", scopes=scopes)
+    reply = ask(recorded)
+    assert reply.status == status
+    assert len(stand_in.stand_in.requests) == (1 if status == 200 else 0)
+    if status == 403:
+        assert reply.headers["x-should-retry"] == "false"
+        assert (host.end.status, host.end.http_status) == ("refused", 403)
+
+
+def test_providers_are_read_once_for_each_version(recorded: Bridge, host: ScriptedHost) -> None:
+    """The admission reports the version, so nothing else has to be asked."""
+    for _ in range(3):
+        assert ask(recorded).status == 200
+    assert host.reads == 1
+    host.version = 2
+    assert ask(recorded).status == 200
+    assert ask(recorded).status == 200
+    assert host.reads == 2
+
+
+def test_a_provider_that_was_just_added_is_served_and_recorded(recorded: Bridge, host: ScriptedHost) -> None:
+    """This process hears of it by the version, with the first request for it."""
+    assert ask(recorded, "/new/v1/messages").status == 404
+    host.names.append("new")
+    host.version = 2
+    assert ask(recorded, "/new/v1/messages").status == 200
+    started = [start for start, _ in host.admitted if start is not None]
+    assert [start.provider for start in started] == ["new"]
+    assert host.end.status == "completed"
+
+
+def test_a_provider_that_was_just_disabled_is_not_called(
+    recorded: Bridge, host: ScriptedHost, stand_in: Served[StandInProvider]
+) -> None:
+    """What was recorded as started is ended as refused."""
+    assert ask(recorded).status == 200
+    host.disabled.add("anthropic")
+    host.version = 2
+    host.records.clear()
+    reply = ask(recorded)
+    assert (reply.status, host.end.status) == (503, "refused")
+    assert "provider_disabled" in reply.json["error"]["message"]
+    assert len(stand_in.stand_in.requests) == 1
+    assert ask(recorded).status == 503
+
+
+def test_a_provider_that_cannot_work_leaves_the_others_alone(
+    recorded: Bridge, host: ScriptedHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left out and logged."""
+    host.names.append("Not A Name")
+    assert ask(recorded).status == 200
+    assert "Not A Name" in caplog.text
+
+
+def test_known_providers_go_on_while_the_configurator_is_away(
+    recorded: Bridge, host: ScriptedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that cannot be read is read later."""
+
+    def away() -> ProviderSet:
+        raise ServicesUnavailable("away")
+
+    assert ask(recorded).status == 200
+    host.version = 2
+    monkeypatch.setattr(host, "providers", away)
+    assert ask(recorded).status == 200
+    monkeypatch.undo()
+    host.disabled.add("anthropic")
+    assert ask(recorded).status == 503
+
+
+@pytest.mark.parametrize(
+    ("failure", "end"),
+    [
+        (ErrorAfter(1, "Overloaded"), "upstream_error"),
+        (DropAfter(1), "upstream_truncated"),
+        (AnswerWith(529), "upstream_error"),
+    ],
+)
+def test_every_path_ends_the_record(failure: Any, end: str, hook: RecordingHook) -> None:
+    """An error, within the stream or in its place, and an answer that breaks off."""
+    with serve_stand_in(StandInProvider(answer=["Hel", "lo"], failures=[failure])) as served:
+        host = ScriptedHost(served.base_url)
+        bridge = Bridge(recording=lambda: host, hooks=[hook])
+        reply = ask(bridge, body=QUESTION | {"stream": True})
+        with suppress(UpstreamBroken):
+            assert reply.body
+        bridge.close()
+    assert host.end.status == hook.record.outcome == end
+
+
+def test_a_provider_that_cannot_be_reached_ends_the_record(host: ScriptedHost, recorded: Bridge) -> None:
+    """The interception was started, so it has an end."""
+    host.base_url = "http://127.0.0.1:1"
+    assert ask(recorded).status == 502
+    assert (host.end.status, host.end.http_status) == ("upstream_error", 502)
+
+
+def test_a_caller_who_leaves_ends_the_record(recorded: Bridge, host: ScriptedHost) -> None:
+    """Closing the body before its end is the caller's doing."""
+    reply = ask(recorded, body=QUESTION | {"stream": True})
+    next(reply.iterator)
+    reply.close()
+    assert host.end.status == "client_closed"
+
+
+def test_services_and_fixed_providers_exclude_each_other(host: ScriptedHost) -> None:
+    """There is one source of truth."""
+    with pytest.raises(TypeError, match="either"):
+        Bridge(recording=lambda: host, api_keys={"alice": KEY})
