@@ -15,7 +15,15 @@ import click
 __all__ = ["aibridge"]
 
 #: Command → ``module:attribute``. They stand above this module: a command may use the whole package.
-COMMANDS: Final = MappingProxyType({"demo": "flask_aibridge.demo.command:demo"})
+COMMANDS: Final = MappingProxyType(
+    {
+        "demo": "flask_aibridge.demo.command:demo",
+        "interceptions": "flask_aibridge.cli.interceptions:interceptions",
+        "key": "flask_aibridge.cli.keys:key",
+        "mcp": "flask_aibridge.cli.mcp:mcp",
+        "provider": "flask_aibridge.cli.providers:provider",
+    }
+)
 
 
 class LazyGroup(click.Group):
@@ -36,4 +44,4 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup)
 def aibridge() -> None:
-    """The AI gateway of Flask-AIBridge. Needs no application of yours."""
+    """The AI gateway of Flask-AIBridge. All but the demo work on the application that ``--app`` names."""

@@ -1,0 +1,1 @@
+"""The management routes: what was recorded, API keys, providers, MCP servers, licences. ``frame`` puts them together."""
