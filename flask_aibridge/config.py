@@ -16,6 +16,8 @@ force.
     A file with the licence; a relative path starts at ``app.root_path``.
 ``AIBRIDGE_LICENSE_PUBLIC_KEYS``
     ``{kid: key}``: Ed25519 public keys, in PEM or as base64 of their 32 bytes.
+``AIBRIDGE_LICENSE_STATUS``
+    The status of the public door's answer without a licence: 403 (default), or 402.
 ``AIBRIDGE_PROVIDERS``
     ``{name: {"type": "anthropic" or "openai", "base_url": "https://…", "keys": ["…"]}}``, with the provider's
     own base URL and no keys as defaults. A base URL is written as for the provider's own SDK: with ``/v1`` at
@@ -24,16 +26,39 @@ force.
     environment.
 ``AIBRIDGE_API_KEYS``
     ``{user: "aib_<id>_<secret>"}``: who may use the built-in bridge by the public door.
+``AIBRIDGE_ADMIN_TOKEN``
+    A bearer token for the management routes, 32 characters or more; ``None`` (default) for none.
+``AIBRIDGE_REDIS_URL``
+    Where records and keys are kept: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://host:port,…/service``,
+    ``redis+cluster://host:port,…``, or ``memory://`` for tests. ``None`` (default): the embedded Valkey, under the
+    app's instance folder.
+``AIBRIDGE_REDIS_PREFIX``
+    What every key in Redis begins with; default ``"aibridge"``.
+``AIBRIDGE_RECORDING``
+    ``"required"`` (default): no request goes on that cannot be recorded. ``"best-effort"``: it does, and what is lost
+    is counted. ``"off"``: nothing is recorded, and no store is needed.
+``AIBRIDGE_RECORD_CONTENT``
+    Whether prompts, tool calls and thoughts are recorded; default ``True``. Tokens always are.
+``AIBRIDGE_RETENTION_DAYS``
+    How long records are kept; default 60, 0 for ever.
+``AIBRIDGE_CONTENT_RETENTION_DAYS``
+    How long content is kept; default ``None``: as long as the rest.
+``AIBRIDGE_SPOOL_BYTES``
+    How large the file may grow that each process keeps records in while Redis is away; default 64 MiB.
+``AIBRIDGE_SECRET_KEY``
+    What stored provider keys and access tokens are encrypted with: a str of 32 characters or more, or a list of them,
+    the newest first. Without it providers come from the config alone.
+``AIBRIDGE_MCP_SERVERS``
+    ``{id: {"url": "https://…", "tool_allow_regex": "…", "tool_deny_regex": "…"}}``, with no patterns as default.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -41,22 +66,65 @@ from urllib.parse import urlsplit
 
 from flask_aibridge.errors import ConfigError, ConfigWarning
 
-__all__ = ["BUILT_IN", "ProviderSettings", "Settings", "read_settings"]
+__all__ = ["BUILT_IN", "ProviderSettings", "Settings", "check_provider", "read_settings"]
 
 URL_PREFIX: Final = "AIBRIDGE_URL_PREFIX"
 BRIDGE: Final = "AIBRIDGE_BRIDGE"
 LICENSE: Final = "AIBRIDGE_LICENSE"
 LICENSE_FILE: Final = "AIBRIDGE_LICENSE_FILE"
 LICENSE_PUBLIC_KEYS: Final = "AIBRIDGE_LICENSE_PUBLIC_KEYS"
+LICENSE_STATUS: Final = "AIBRIDGE_LICENSE_STATUS"
 PROVIDERS: Final = "AIBRIDGE_PROVIDERS"
 API_KEYS: Final = "AIBRIDGE_API_KEYS"
+ADMIN_TOKEN: Final = "AIBRIDGE_ADMIN_TOKEN"  # noqa: S105 - the name of a key
+REDIS_URL: Final = "AIBRIDGE_REDIS_URL"
+REDIS_PREFIX: Final = "AIBRIDGE_REDIS_PREFIX"
+RECORDING: Final = "AIBRIDGE_RECORDING"
+RECORD_CONTENT: Final = "AIBRIDGE_RECORD_CONTENT"
+RETENTION_DAYS: Final = "AIBRIDGE_RETENTION_DAYS"
+CONTENT_RETENTION_DAYS: Final = "AIBRIDGE_CONTENT_RETENTION_DAYS"
+SPOOL_BYTES: Final = "AIBRIDGE_SPOOL_BYTES"
+SECRET_KEY: Final = "AIBRIDGE_SECRET_KEY"  # noqa: S105 - the name of a key
+MCP_SERVERS: Final = "AIBRIDGE_MCP_SERVERS"
 
-#: Every key that is read. A key ``AIBRIDGE_…`` that is not here is warned about.
-KNOWN_KEYS: Final = (URL_PREFIX, BRIDGE, LICENSE, LICENSE_FILE, LICENSE_PUBLIC_KEYS, PROVIDERS, API_KEYS)
+DEFAULT_URL_PREFIX: Final = "/api/v2/aibridge"
+
+#: Every key with its default (that of the bridge depends on a constructor argument). A key ``AIBRIDGE_…`` that is not
+#: here is warned about.
+_DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        URL_PREFIX: DEFAULT_URL_PREFIX,
+        BRIDGE: None,
+        LICENSE: None,
+        LICENSE_FILE: None,
+        LICENSE_PUBLIC_KEYS: {},
+        LICENSE_STATUS: 403,
+        PROVIDERS: None,
+        API_KEYS: {},
+        ADMIN_TOKEN: None,
+        REDIS_URL: None,
+        REDIS_PREFIX: "aibridge",
+        RECORDING: "required",
+        RECORD_CONTENT: True,
+        RETENTION_DAYS: 60,
+        CONTENT_RETENTION_DAYS: None,
+        SPOOL_BYTES: 64 * 1024 * 1024,
+        SECRET_KEY: None,
+        MCP_SERVERS: {},
+    }
+)
+KNOWN_KEYS: Final = tuple(_DEFAULTS)
 
 #: The value of ``AIBRIDGE_BRIDGE`` that means ``flask_aibridge.bridge``.
 BUILT_IN: Final = "built-in"
-DEFAULT_URL_PREFIX: Final = "/api/v2/aibridge"
+RECORDING_MODES: Final = ("required", "best-effort", "off")
+#: Forbidden, and Payment Required: what SDKs take for an answer and do not try again.
+LICENSE_STATUSES: Final = (403, 402)
+
+#: Characters of a secret that is typed into a config: a shorter one can be guessed.
+MIN_SECRET: Final = 32
+#: The smallest spool that is worth having: some hundred records.
+MIN_SPOOL_BYTES: Final = 1024 * 1024
 
 #: Provider type → base URL, each in the convention of that provider's own SDK: OpenAI's contains ``/v1``,
 #: Anthropic's does not.
@@ -64,12 +132,27 @@ DEFAULT_BASE_URLS: Final[Mapping[str, str]] = MappingProxyType(
     {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
 )
 PROVIDER_FIELDS: Final = ("type", "base_url", "keys")
+MCP_FIELDS: Final = ("url", "tool_allow_regex", "tool_deny_regex")
 API_KEY_PREFIX: Final = "aib_"
+
+#: The longest retention in days; it keeps dates that are computed from it within the calendar.
+MAX_DAYS: Final = 36_500
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
 _PREFIX_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
 _IMPORT_STRING = re.compile(r"[\w.]+:[\w.]+")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
+_REDIS_PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_STORE_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+    "memory",
+)
 _NAME_SHOWN = 80
 """How many characters of a wrong value an error shows: enough to recognise it, and still one line."""
 
@@ -103,8 +186,19 @@ class Settings:
     license: str | None = field(default=None, repr=False)
     license_file: str | None = None
     license_public_keys: Mapping[str, str] = field(default_factory=dict)
+    license_status: int = 403
     providers: tuple[ProviderSettings, ...] = ()
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    admin_token: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+    redis_prefix: str = "aibridge"
+    recording: str = "required"
+    record_content: bool = True
+    retention_days: float = 60
+    content_retention_days: float | None = None
+    spool_bytes: int = 64 * 1024 * 1024
+    secret_keys: tuple[str, ...] = field(default=(), repr=False)
+    mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def mount_bridge(self) -> bool:
@@ -130,18 +224,26 @@ def read_settings(
         license=_license(config[LICENSE]),
         license_file=_license_file(config[LICENSE_FILE]),
         license_public_keys=_public_keys(config[LICENSE_PUBLIC_KEYS]),
+        license_status=_license_status(config[LICENSE_STATUS]),
         providers=_providers(config[PROVIDERS], env),
         api_keys=_api_keys(config[API_KEYS]),
+        admin_token=_admin_token(config[ADMIN_TOKEN]),
+        redis_url=_redis_url(config[REDIS_URL]),
+        redis_prefix=_redis_prefix(config[REDIS_PREFIX]),
+        recording=_recording(config[RECORDING]),
+        record_content=_switch(RECORD_CONTENT, config[RECORD_CONTENT]),
+        retention_days=_days(RETENTION_DAYS, config[RETENTION_DAYS]),
+        content_retention_days=_content_days(config[CONTENT_RETENTION_DAYS]),
+        spool_bytes=_spool_bytes(config[SPOOL_BYTES]),
+        secret_keys=_secret_keys(config[SECRET_KEY]),
+        mcp_servers=_mcp_servers(config[MCP_SERVERS]),
     )
 
 
 def _set_defaults(config: MutableMapping[str, Any], wsgi_app: object) -> None:
-    config.setdefault(URL_PREFIX, DEFAULT_URL_PREFIX)
     config.setdefault(BRIDGE, BUILT_IN if wsgi_app is None else wsgi_app)
-    for key in (LICENSE, LICENSE_FILE, PROVIDERS):
-        config.setdefault(key, None)
-    for key in (LICENSE_PUBLIC_KEYS, API_KEYS):
-        config.setdefault(key, {})
+    for key, default in _DEFAULTS.items():
+        config.setdefault(key, dict(default) if isinstance(default, dict) else default)
 
 
 def _warn_of_unknown_keys(config: Mapping[str, Any]) -> None:
@@ -216,10 +318,19 @@ def _license(value: object) -> str | None:
 def _license_file(value: object) -> str | None:
     if value is None or value == "":
         return None
-    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    fspath = getattr(
+        value, "__fspath__", None
+    )  # what os.fspath() asks, without os: pure modules read this one
+    path = value if fspath is None else fspath()
     if isinstance(path, str) and "\0" not in path:
         return path
     raise _wrong(LICENSE_FILE, value, "the path of a file, as a str or os.PathLike, or None")
+
+
+def _license_status(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value in LICENSE_STATUSES:
+        return value
+    raise _wrong(LICENSE_STATUS, value, " or ".join(map(str, LICENSE_STATUSES)))
 
 
 def _public_keys(value: object) -> Mapping[str, str]:
@@ -261,8 +372,88 @@ def _items(key: str, value: object, form: str) -> Iterable[tuple[str, Any]]:
     return value.items()
 
 
-def _frozen(value: Any) -> Mapping[str, str]:
+def _frozen(value: Any) -> Mapping[str, Any]:
     return MappingProxyType(dict(value))
+
+
+def _admin_token(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and len(value) >= MIN_SECRET and _VISIBLE_ASCII.fullmatch(value):
+        return value
+    raise _wrong_secret(
+        ADMIN_TOKEN, value, f"a str of {MIN_SECRET} or more visible ASCII characters, or None"
+    )
+
+
+def _redis_url(value: object) -> str | None:
+    # What the parts of a URL mean is the store's business; here it only has to be one of the kinds there are.
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and value.partition("://")[0] in _STORE_SCHEMES and "://" in value:
+        return value
+    kinds = ", ".join(f"{scheme}://" for scheme in _STORE_SCHEMES)
+    raise _wrong_secret(
+        REDIS_URL, value, f"a URL that begins with one of {kinds}, or None for the embedded server"
+    )
+
+
+def _redis_prefix(value: object) -> str:
+    if isinstance(value, str) and _REDIS_PREFIX.fullmatch(value):
+        return value
+    raise _wrong(REDIS_PREFIX, value, "1 to 64 of the characters A-Z, a-z, 0-9, '.', '_', '-' and ':'")
+
+
+def _recording(value: object) -> str:
+    if isinstance(value, str) and value in RECORDING_MODES:
+        return value
+    raise _wrong(RECORDING, value, " or ".join(map(repr, RECORDING_MODES)))
+
+
+def _switch(key: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _wrong(key, value, "True or False")
+
+
+def _days(key: str, value: object) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 0 <= value <= MAX_DAYS:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    raise _wrong(key, value, f"a number of days from 0, which is for ever, to {MAX_DAYS}")
+
+
+def _content_days(value: object) -> float | None:
+    return None if value is None else _days(CONTENT_RETENTION_DAYS, value)
+
+
+def _spool_bytes(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= MIN_SPOOL_BYTES:
+        return value
+    raise _wrong(SPOOL_BYTES, value, f"a number of bytes, {MIN_SPOOL_BYTES} or more")
+
+
+def _secret_keys(value: object) -> tuple[str, ...]:
+    if value is None or value == "":
+        return ()
+    keys = (value,) if isinstance(value, str) else value
+    if not isinstance(keys, tuple | list) or not all(
+        isinstance(key, str) and len(key) >= MIN_SECRET for key in keys
+    ):
+        raise _wrong_secret(
+            SECRET_KEY, value, f"a str of {MIN_SECRET} or more characters, a list of them, or None"
+        )
+    return tuple(keys)
+
+
+def _mcp_servers(value: object) -> Mapping[str, Mapping[str, Any]]:
+    shape = '{id: {"url": "https://…"}}'
+    for name, fields in _items(MCP_SERVERS, value, shape):
+        key = f"{MCP_SERVERS}[{name!r}]"
+        if not isinstance(fields, Mapping):
+            raise _wrong_secret(key, fields, f"a mapping with the fields {', '.join(MCP_FIELDS)}")
+        _refuse_unknown_fields(key, fields, MCP_FIELDS)
+    return _frozen(value)
 
 
 def _providers(value: object, env: Mapping[str, str]) -> tuple[ProviderSettings, ...]:
@@ -289,10 +480,28 @@ def _provider(name: str, fields: object) -> ProviderSettings:
         raise _wrong(f"a name in {PROVIDERS}", name, "made of a-z, 0-9 and '-' (it is a path segment)")
     if not isinstance(fields, Mapping):
         raise _wrong_secret(key, fields, f"a mapping with the fields {', '.join(PROVIDER_FIELDS)}")
-    _refuse_unknown_fields(key, fields)
+    _refuse_unknown_fields(key, fields, PROVIDER_FIELDS)
     type_ = _provider_type(f"{key}['type']", fields.get("type"))
     base_url = _base_url(f"{key}['base_url']", fields.get("base_url", DEFAULT_BASE_URLS[type_]))
     return ProviderSettings(name, type_, base_url, _keys(f"{key}['keys']", fields.get("keys", ())))
+
+
+def check_provider(settings: ProviderSettings) -> ProviderSettings:
+    """The settings, with no slash at the end of the base URL, if a provider can work with them.
+
+    What a provider may be is said here alone, wherever its settings come from: config, store, API or RPC.
+
+    :raises ConfigError: for the first field that cannot work; keys are not shown.
+    """
+    if not isinstance(settings.name, str) or not _PROVIDER_NAME.fullmatch(settings.name):
+        shown = repr(settings.name)[:_NAME_SHOWN]
+        raise ConfigError(
+            f"The provider name {shown} must be made of a-z, 0-9 and '-': it is a path segment."
+        )
+    where = f"provider {settings.name!r}"
+    type_ = _provider_type(f"the type of {where}", settings.type)
+    base_url = _base_url(f"the base_url of {where}", settings.base_url)
+    return ProviderSettings(settings.name, type_, base_url, _keys(where, settings.keys))
 
 
 def _provider_type(key: str, value: object) -> str:
@@ -301,13 +510,11 @@ def _provider_type(key: str, value: object) -> str:
     return value
 
 
-def _refuse_unknown_fields(key: str, fields: Mapping[Any, Any]) -> None:
+def _refuse_unknown_fields(key: str, fields: Mapping[Any, Any], known: Sequence[str]) -> None:
     for name in fields:
-        if name not in PROVIDER_FIELDS:
-            nearest = _nearest(str(name), PROVIDER_FIELDS)
-            raise ConfigError(
-                f"{key} has a field {name!r}; the fields are {', '.join(PROVIDER_FIELDS)}.{nearest}"
-            )
+        if name not in known:
+            nearest = _nearest(str(name), known)
+            raise ConfigError(f"{key} has a field {name!r}; the fields are {', '.join(known)}.{nearest}")
 
 
 def _base_url(key: str, value: object) -> str:
@@ -336,5 +543,5 @@ def _keys(key: str, value: object) -> tuple[str, ...]:
     for each in keys:
         if not isinstance(each, str) or not _VISIBLE_ASCII.fullmatch(each):
             allowed = "a str of visible ASCII characters, with no space or line break in it or around it"
-            raise _wrong_secret(f"a key in {key}", each, allowed)
+            raise _wrong_secret(f"a key of {key}", each, allowed)
     return keys

@@ -6,15 +6,16 @@ What belongs to an app is an :class:`AppState` in ``app.extensions["aibridge"]``
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context
 from werkzeug.utils import import_string
 
+from flask_aibridge.api.management import Management
+from flask_aibridge.app_state import AppState, Callbacks, Mounted
 from flask_aibridge.config import BRIDGE, BUILT_IN, Settings, read_settings
 from flask_aibridge.errors import ConfigError
 from flask_aibridge.license.gate import Gate, read_license_file
@@ -25,48 +26,19 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask.ctx import AppContext
 
+    from flask_aibridge.api.access import Loader
+    from flask_aibridge.services.authorizer import KeyLoader
+    from flask_aibridge.services.configuration.token_fetching import TokenLoader
+    from flask_aibridge.services.interfaces import Authorizer, CallObserver
     from flask_aibridge.transport import Source, WSGIPoolManager
 
 __all__ = ["AIBridge", "AppState", "Mounted"]
 
 EXTENSION: Final = "aibridge"
 
-
-class Mounted(NamedTuple):
-    """What an app has mounted; replaced as a whole, so nobody sees half of it."""
-
-    wsgi_app: WSGIApplication | None = None
-    transport_factory: TransportFactory | None = None
-
-
-class AppState:
-    """What belongs to one app: ``app.extensions["aibridge"]``.
-
-    ``settings`` is what the config said, ``gate`` guards the public door, ``mounted`` is the bridge and its
-    transport.
-    """
-
-    def __init__(self, extension: AIBridge, settings: Settings, gate: Gate) -> None:
-        self.extension = extension
-        self.settings = settings
-        self.gate = gate
-        self.mounted = Mounted()
-        self._changing = threading.Lock()  # between writers alone; a reader takes ``mounted`` as it is
-
-    def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} at {self.settings.url_prefix}: {self.mounted.wsgi_app!r}, {self.gate!r}>"
-        )
-
-    def mount(self, wsgi_app: WSGIApplication, transport_factory: TransportFactory) -> None:
-        """Replace the bridge and its transport in one step."""
-        with self._changing:
-            self.mounted = Mounted(wsgi_app, transport_factory)
-
-    def replace_transport_factory(self, transport_factory: TransportFactory | None) -> None:
-        """Replace the transport alone."""
-        with self._changing:
-            self.mounted = self.mounted._replace(transport_factory=transport_factory)
+_KeyLoader = TypeVar("_KeyLoader", bound="KeyLoader")
+_TokenLoader = TypeVar("_TokenLoader", bound="TokenLoader")
+_Loader = TypeVar("_Loader", bound="Loader")
 
 
 class AIBridge:
@@ -85,6 +57,7 @@ class AIBridge:
         _require_wsgi_app(wsgi_app, none_allowed=True)
         self._default_wsgi_app = wsgi_app
         self._apps: WeakSet[Flask] = WeakSet()
+        self._callbacks = Callbacks()
         if app is not None:
             self.init_app(app)
 
@@ -112,11 +85,22 @@ class AIBridge:
         default = self._default_wsgi_app if wsgi_app is None else wsgi_app
         settings = read_settings(app.config, os.environ, wsgi_app=default)
         gate = Gate(settings.license_public_keys, _license(settings, app))
-        state = AppState(self, settings, gate)
-        bridge = _bridge(settings)
+        state = AppState(self, settings, gate, self._callbacks, app)
+        bridge = _bridge(state)
         if bridge is not None:
             state.mount(bridge, _transport_factory(app, settings, bridge))
         app.register_blueprint(make_public_door(settings.url_prefix, gate, lambda: state.mounted.wsgi_app))
+        management = Management(
+            access=state.access,
+            store=state.store,
+            services=state.services,
+            provider_configurator=state.provider_configurator,
+            mcp_configurator=state.mcp_configurator,
+        )
+        # Here, because its schemas bring marshmallow, which reading a licence or carrying a request does without.
+        from flask_aibridge.api.frame import make_management_blueprint
+
+        app.register_blueprint(make_management_blueprint(management, settings.url_prefix))
         app.extensions[EXTENSION] = state
         self._apps.add(app)
 
@@ -172,6 +156,60 @@ class AIBridge:
             )
         return factory.transport_for(provider, source, key_id=key_id)
 
+    def key_loader(self, callback: _KeyLoader) -> _KeyLoader:
+        """A decorator: ``callback(key)`` says whose key it is, where the host keeps keys of its own.
+
+        It returns the user's name, an ``Authorization``, or ``None`` for a key that it does not know, which is then
+        looked for in the store. It is asked for each request from outside, so it should be quick.
+        """
+        self._callbacks.key_loader = callback
+        return callback
+
+    def mcp_token_loader(self, callback: _TokenLoader) -> _TokenLoader:
+        """A decorator: ``callback(user, server_id)`` returns the user's access token for an MCP server, or ``None``."""
+        self._callbacks.mcp_token_loader = callback
+        return callback
+
+    def admin_loader(self, callback: _Loader) -> _Loader:
+        """A decorator: ``callback()`` returns the name of the administrator who makes ``flask.request``, or
+        ``None``."""
+        self._callbacks.admin_loader = callback
+        for app in self._apps:
+            app.extensions[EXTENSION].access.admin_loader = callback
+        return callback
+
+    def user_loader(self, callback: _Loader) -> _Loader:
+        """A decorator: ``callback()`` returns the name of the user who makes ``flask.request``, or ``None``.
+
+        Who it names sees their own records on the management routes.
+        """
+        self._callbacks.user_loader = callback
+        for app in self._apps:
+            app.extensions[EXTENSION].access.user_loader = callback
+        return callback
+
+    @property
+    def authorizer(self) -> Authorizer | None:
+        """An Authorizer of the host's, in place of all others; ``None`` unless one was assigned. Assign it before the
+        first request."""
+        return self._callbacks.authorizer
+
+    @authorizer.setter
+    def authorizer(self, authorizer: Authorizer | None) -> None:
+        if authorizer is not None and not callable(getattr(authorizer, "authorize", None)):
+            raise TypeError(f"An authorizer has a method authorize(credential); {authorizer!r} has none.")
+        self._callbacks.authorizer = authorizer
+
+    @property
+    def observer(self) -> CallObserver | None:
+        """Sees every call of the services, for tracing; ``None`` unless one was assigned. Assign it before the first
+        request."""
+        return self._callbacks.observer
+
+    @observer.setter
+    def observer(self, observer: CallObserver | None) -> None:
+        self._callbacks.observer = observer
+
     def _find(self) -> tuple[Flask, AppState]:
         """The app that a member acts on, and its state."""
         app = current_app._get_current_object() if has_app_context() else self._only_app()  # type: ignore[attr-defined]
@@ -212,14 +250,16 @@ def _license(settings: Settings, app: Flask) -> str | None:
     return read_license_file(Path(app.root_path, settings.license_file))
 
 
-def _bridge(settings: Settings) -> WSGIApplication | None:
+def _bridge(state: AppState) -> WSGIApplication | None:
+    settings = state.settings
     chosen: Any = settings.bridge
     if chosen == BUILT_IN:
         # Here, because a host with a bridge of its own has no use for the built-in one.
         from flask_aibridge.bridge import Bridge
 
-        built_in: WSGIApplication = Bridge(settings.providers, api_keys=settings.api_keys)
-        return built_in
+        if settings.recording == "off":
+            return Bridge(settings.providers, api_keys=settings.api_keys)
+        return Bridge(recording=state.recording)
     return _import(chosen) if isinstance(chosen, str) else chosen
 
 

@@ -103,6 +103,7 @@ class Door:
             "anthropic": {"type": "anthropic", "base_url": provider_url, "keys": ["sk-provider"]},
             "openai": {"type": "openai", "base_url": f"{provider_url}/v1", "keys": ["sk-provider"]},
         }
+        app.config["AIBRIDGE_REDIS_URL"] = "memory://"
         app.config["AIBRIDGE_API_KEYS"] = {"alice": API_KEY}
         app.config["AIBRIDGE_LICENSE_PUBLIC_KEYS"] = {key.kid: key.public_pem}
         if self.licensed:
