@@ -12,15 +12,25 @@ from typing import Any, Final, NoReturn
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
+from flask_aibridge.license.licenses import DAY
 from flask_aibridge.license.refusals import refusal
 
-__all__ = ["MAX_GRACE", "MAX_TERM", "VERSION", "Claims", "ClaimsSchema", "load_claims"]
+__all__ = [
+    "MAX_GRACE",
+    "MAX_TERM",
+    "VERSION",
+    "Claims",
+    "ClaimsSchema",
+    "check_term",
+    "load_claims",
+    "parse_claims",
+]
 
 #: The only version of the claims that this release reads.
 VERSION: Final = 1
-DAY: Final = 24 * 60 * 60
-#: How far ahead a paid term may end (five years, leap days included): bounds a mistake made when signing.
-MAX_TERM: Final = 5 * 366 * DAY
+#: How far ahead a paid term may end: five years, with the most leap days that five years can have. Bounds a
+#: mistake made when signing.
+MAX_TERM: Final = (5 * 365 + 2) * DAY
 #: How long the grace after the longest term may be, for the same reason.
 MAX_GRACE: Final = 366 * DAY
 #: The last second of the year 9999: what every date library can still show.
@@ -33,9 +43,11 @@ class Claims:
 
     :param iat: issued at. :param nbf: not before.
     :param license_expires: end of the paid term, when grace begins. :param exp: end of grace.
-    :param features: feature → limit; above zero is on.
+    :param features: feature → number, also of features that this release does not know: see
+        :func:`~flask_aibridge.license.features.features_of` for what they mean.
     :param feature_set: a named bundle of features, see
-        :data:`~flask_aibridge.license.entitlements.FEATURE_SETS`.
+        :data:`~flask_aibridge.license.features.FEATURE_SETS`.
+    :param trial: a licence to try the product with.
     :param deployment_ids: the deployments the licence is for; empty for any.
     """
 
@@ -81,7 +93,7 @@ def _time() -> WholeNumber:
 
 
 class ClaimsSchema(Schema):
-    """The wire form of :class:`Claims`. It has no clock: see :func:`load_claims` for what depends on the
+    """The wire form of :class:`Claims`. It has no clock: see :func:`check_term` for what depends on the
     time."""
 
     class Meta:
@@ -89,7 +101,14 @@ class ClaimsSchema(Schema):
 
     iss = _text()
     sub = _text()
-    jti = _text()
+    # It is part of addresses and key names, so it is made of what needs no quoting there.
+    jti = fields.String(
+        required=True,
+        validate=validate.Regexp(
+            r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z",
+            error="must be up to 128 letters, digits and . _ : -, such as a UUID",
+        ),
+    )
     iat = _time()
     nbf = _time()
     license_expires = _time()
@@ -112,8 +131,19 @@ class ClaimsSchema(Schema):
         return Claims(**{**data, "deployment_ids": tuple(data.get("deployment_ids", ()))})
 
 
+# One for all: it holds nothing of what it loads, and making one costs more than loading a licence.
+_SCHEMA: Final = ClaimsSchema()
+
+
 def load_claims(payload: Mapping[str, Any], now: float) -> Claims:
-    """The claims of a payload, checked at the time ``now``.
+    """The claims of a payload, checked at the time ``now``: :func:`parse_claims`, then :func:`check_term`."""
+    claims = parse_claims(payload)
+    check_term(claims, now)
+    return claims
+
+
+def parse_claims(payload: Mapping[str, Any]) -> Claims:
+    """The claims of a payload, as far as they can be judged without a clock.
 
     :raises LicenseError: ``license_wrong_version`` for a version that this release does not read;
         ``license_claims``, naming the claim, for one that is missing, of the wrong type or out of range.
@@ -122,14 +152,17 @@ def load_claims(payload: Mapping[str, Any], now: float) -> Claims:
     if type(version) is int and version != VERSION:
         raise refusal("license_wrong_version")
     try:
-        claims: Claims = ClaimsSchema().load(payload)
+        claims: Claims = _SCHEMA.load(payload)
     except ValidationError as error:
         _refuse(error.messages_dict)
-    _check_term(claims, now)
     return claims
 
 
-def _check_term(claims: Claims, now: float) -> None:
+def check_term(claims: Claims, now: float) -> None:
+    """Refuse a licence that ends too far ahead of ``now``.
+
+    :raises LicenseError: ``license_claims``.
+    """
     if claims.license_expires > now + MAX_TERM:
         raise refusal("license_claims", "license_expires is more than five years ahead")
     if claims.exp > now + MAX_TERM + MAX_GRACE:

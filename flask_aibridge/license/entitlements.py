@@ -1,104 +1,178 @@
-"""Pure: what a licence allows, and when: :class:`Claims` → :class:`Entitlement` → a :class:`Decision` for a
-time.
+"""Pure: what this installation may do: licences, usage and a time in, :class:`Entitlements` out.
 
-Nothing is computed per request: the decisions are made beforehand, and a request compares the time with three
-numbers.
+The rules:
+
+* Any number of licences count together. Per feature the best one wins, whole: the term of one and the limit
+  of another are never mixed (``grants``).
+* A licence that cannot be accepted, or is not in force, is reported and takes nothing from the others.
+* Going over a limit is a warning, never a refusal.
+* The gate does not evaluate anything: it looks the time up in a :class:`~.schedule.Schedule` made here, which
+  stays right as time goes on, through terms, graces, gaps and licences yet to come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from flask_aibridge.license.refusals import message
+from flask_aibridge.license.features import FEATURE_SETS, FEATURES, GATEWAY, Feature
+from flask_aibridge.license.grants import FeatureStanding, FeatureState, best_grant, grants_of
+from flask_aibridge.license.licenses import DAY, NOT_BEFORE_LEEWAY
+from flask_aibridge.license.schedule import OPEN, Decision, Schedule, closed, refused, schedule
+from flask_aibridge.license.warnings import EntitlementWarning, warnings_of
 
 if TYPE_CHECKING:
-    from flask_aibridge.license.claims import Claims
+    from flask_aibridge.license.licenses import License
 
 __all__ = [
+    "CLOCK_TOLERANCE",
+    "FEATURES",
     "FEATURE_SETS",
     "GATEWAY",
     "NOT_BEFORE_LEEWAY",
+    "OPEN",
     "Decision",
-    "Entitlement",
-    "closed",
-    "entitlement",
-    "features_of",
+    "EntitlementWarning",
+    "Entitlements",
+    "FeatureEntitlement",
+    "Rejected",
+    "Schedule",
+    "evaluate",
+    "trusted_time",
 ]
 
-#: The feature that opens the public door.
-GATEWAY: Final = "aibridge"
-
-#: Named bundles: ``feature_set`` → features. A licence's own ``features`` are laid over its set; a name that
-#: is not here adds nothing, so that a newer licence still works for the features it spells out.
-FEATURE_SETS: Final[Mapping[str, Mapping[str, int]]] = {"aibridge": {GATEWAY: 1}}
-
-#: Seconds by which the clock of this host may be behind the vendor's (``nbf``, ``iat``).
-NOT_BEFORE_LEEWAY: Final = 5 * 60
+#: Seconds by which a clock may go back before it is no longer believed: more than any correction by NTP and
+#: any mistaken time zone, less than anybody gains by it.
+CLOCK_TOLERANCE: Final = DAY
 
 
 @dataclass(frozen=True)
-class Decision:
-    """The gate's answer.
+class FeatureEntitlement:
+    """One feature, as it stands at the time of the evaluation.
 
-    :param open: whether the request may pass.
-    :param code: the stable reason for a refusal, or ``None``.
-    :param message: the sentence for a refusal, or ``""``.
-    :param grace: the paid term is over, and the door is open for now.
+    :param enabled: whether it may be used.
+    :param limit: how much is licensed; ``None`` for a switch, or while it is not entitled.
+    :param actual: how much is used; ``None`` where that is not counted or not known.
     """
 
-    open: bool
-    code: str | None = None
-    message: str = ""
-    grace: bool = False
-
-
-OPEN: Final = Decision(True)
-OPEN_IN_GRACE: Final = Decision(True, grace=True)
-
-
-def closed(code: str, detail: str = "") -> Decision:
-    """The refusal with this code."""
-    return Decision(False, code, message(code, detail))
-
-
-NOT_YET_VALID: Final = closed("license_not_yet_valid")
-EXPIRED: Final = closed("license_expired")
+    state: FeatureState = "not_entitled"
+    enabled: bool = False
+    limit: int | None = None
+    actual: int | None = None
 
 
 @dataclass(frozen=True)
-class Entitlement:
-    """One feature's standing over all time. Times are seconds since the epoch; each begins the next standing.
+class Rejected:
+    """A licence that does not count, and why: a code of :data:`~.refusals.REFUSALS` and a sentence."""
 
-    :param refused: the decision at every time, for a licence that opens nothing.
+    license_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Entitlements:
+    """What the licences allow together.
+
+    :param features: every known feature by name, also those that are not entitled.
+    :param warnings: what an administrator should do something about.
+    :param errors: the licences that do not count now: refused, not valid yet, or expired.
+    :param has_license: at least one licence is in force, in its term or its grace.
+    :param trial: at least one of those in force is a trial.
+    :param refreshed_at: the time that this was evaluated for, in seconds since the epoch.
+    :param schedules: feature → its decisions at all times; see :meth:`gate`.
     """
 
-    starts: float = 0
-    term_ends: float = 0
-    grace_ends: float = 0
-    refused: Decision | None = None
+    features: Mapping[str, FeatureEntitlement]
+    warnings: tuple[EntitlementWarning, ...]
+    errors: tuple[Rejected, ...]
+    has_license: bool
+    trial: bool
+    refreshed_at: float
+    schedules: Mapping[str, Schedule] = field(repr=False)
 
-    def at(self, now: float) -> Decision:
-        """The decision at a time."""
-        if self.starts <= now < self.term_ends:
-            return OPEN
-        if self.refused is not None:
-            return self.refused
-        if now < self.starts:
-            return NOT_YET_VALID
-        return OPEN_IN_GRACE if now < self.grace_ends else EXPIRED
+    def gate(self, feature: str = GATEWAY) -> Schedule:
+        """The decisions about a feature, for every time, however long ago this was evaluated.
 
-
-def features_of(claims: Claims) -> dict[str, int]:
-    """Every feature of a licence with its limit: those of its bundle, then its own."""
-    bundle = FEATURE_SETS.get(claims.feature_set or "", {})
-    return {**bundle, **claims.features}
+        :raises ValueError: for a feature that is not in the table.
+        """
+        try:
+            return self.schedules[feature]
+        except KeyError:
+            known = ", ".join(sorted(self.schedules))
+            raise ValueError(f"There is no feature {feature!r} to license; there is {known}.") from None
 
 
-def entitlement(claims: Claims, feature: str = GATEWAY) -> Entitlement:
-    """What a licence says about one feature."""
-    if features_of(claims).get(feature, 0) <= 0:
-        return Entitlement(refused=closed("license_feature_missing", feature))
-    starts = max(claims.nbf, claims.iat) - NOT_BEFORE_LEEWAY
-    return Entitlement(starts, claims.license_expires, claims.exp)
+def evaluate(
+    licenses: Sequence[License],
+    *,
+    usage: Mapping[str, int],
+    now: float,
+    clock_behind: bool = False,
+    features: Mapping[str, Feature] = FEATURES,
+) -> Entitlements:
+    """What any number of licences allow together at a time, and when that changes.
+
+    :param licenses: in any order, refused ones and duplicates too.
+    :param usage: feature → how much of it is used now; one that is not there is not known.
+    :param now: a time to believe, see :func:`trusted_time`.
+    :param clock_behind: what :func:`trusted_time` said of the clock.
+    :param features: the table of features.
+    """
+    standings = [_standing(feature, licenses, usage.get(feature.name), now) for feature in features.values()]
+    in_force = [each for each in licenses if each.standing(now) in {"entitled", "grace_period"}]
+    return Entitlements(
+        features=MappingProxyType({each.feature.name: _entitlement(each) for each in standings}),
+        warnings=warnings_of(standings, now, clock_behind),
+        errors=_errors(licenses, now),
+        has_license=bool(in_force),
+        trial=any(each.claims is not None and each.claims.trial for each in in_force),
+        refreshed_at=now,
+        schedules=MappingProxyType({each.feature.name: each.schedule for each in standings}),
+    )
+
+
+def _standing(feature: Feature, licenses: Sequence[License], used: int | None, now: float) -> FeatureStanding:
+    actual = used if feature.kind == "limit" else None
+    grants = tuple(grants_of(feature, licenses, actual))
+    decisions = schedule([grant.period for grant in grants], _without(feature, licenses))
+    best = best_grant(grants, now)
+    if best is None:
+        return FeatureStanding(feature, grants, actual, decisions, "not_entitled", None)
+    return FeatureStanding(feature, grants, actual, decisions, best.state(now), best.limit)
+
+
+def _without(feature: Feature, licenses: Sequence[License]) -> Decision:
+    """The decision while no licence has ever granted the feature: what the administrator should mend first."""
+    refusals = (each.refused for each in licenses if each.refused is not None)
+    reason = next(refusals, None)
+    if reason is not None:
+        return refused(reason)
+    return closed("license_feature_missing", feature.name) if licenses else closed("license_required")
+
+
+def _entitlement(standing: FeatureStanding) -> FeatureEntitlement:
+    enabled = standing.state != "not_entitled"
+    return FeatureEntitlement(standing.state, enabled, standing.limit, standing.actual)
+
+
+def _errors(licenses: Iterable[License], now: float) -> tuple[Rejected, ...]:
+    reasons = ((each.id, each.refusal_at(now)) for each in licenses)
+    found = (Rejected(id_, reason.code, reason.message) for id_, reason in reasons if reason is not None)
+    return tuple(dict.fromkeys(found))
+
+
+def trusted_time(now: float, highest_seen: float | None) -> tuple[float, bool]:
+    """The time to judge licences by, and whether the clock is behind it.
+
+    A clock that was turned back by more than :data:`CLOCK_TOLERANCE` is not believed, so that it does not
+    revive a licence; one that went back by less is, so that a correction does no harm.
+
+    :param now: what the clock of this host says.
+    :param highest_seen: the latest time this installation has ever seen; ``None`` for the first.
+    """
+    if highest_seen is not None and now < highest_seen - CLOCK_TOLERANCE:
+        return highest_seen, True
+    return now, False

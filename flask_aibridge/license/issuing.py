@@ -12,19 +12,29 @@ from __future__ import annotations
 import base64
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
-from flask_aibridge.license.claims import DAY, VERSION, load_claims
-from flask_aibridge.license.entitlements import GATEWAY
+from flask_aibridge.errors import ConfigError
+from flask_aibridge.license.claims import VERSION, load_claims
+from flask_aibridge.license.features import GATEWAY
+from flask_aibridge.license.licenses import DAY
+from flask_aibridge.license.revocation import DENY_LIST_TYPE, verify_deny_list
 from flask_aibridge.license.signature import ALGORITHM, TYPE
 
-__all__ = ["SigningKey", "issue_license", "sign"]
+__all__ = ["SigningKey", "issue_deny_list", "issue_license", "sign"]
 
 #: The paid term and the grace of a licence that does not say otherwise.
 DEFAULT_TERM: Final = 365 * DAY
@@ -42,6 +52,28 @@ class SigningKey:
     def generate(cls, kid: str | None = None) -> SigningKey:
         """A new key pair; a random ``kid`` unless one is given."""
         return cls(uuid.uuid4().hex if kid is None else kid, Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_pem(cls, kid: str, pem: str) -> SigningKey:
+        """The key pair whose private key is this PEM, as :attr:`private_pem` gives it: not encrypted.
+
+        :raises ConfigError: for anything else; the message never shows the key.
+        """
+        try:
+            key = load_pem_private_key(pem.encode(), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ConfigError(
+                f"The signing key {kid!r} is not an Ed25519 private key in PEM without a password; make one "
+                "with `flask aibridge license keygen`."
+            ) from None
+        return cls(kid, key)
+
+    @property
+    def private_pem(self) -> str:
+        """The private key in PEM (PKCS #8, not encrypted): a secret that stays with the vendor."""
+        return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
     @property
     def public_pem(self) -> str:
@@ -89,7 +121,21 @@ def _defaults(now: int, **claims: Any) -> dict[str, Any]:
     }
 
 
-def sign(key: SigningKey, payload: Mapping[str, Any]) -> str:
+def issue_deny_list(key: SigningKey, ids: Iterable[str], *, iat: int | None = None) -> str:
+    """A deny list, as a compact JWT: see ``flask_aibridge.license.revocation``.
+
+    :param ids: the ``jti`` of every licence that is revoked, also those of earlier lists that no release
+        brings.
+    :param iat: when it is issued; now unless given.
+    :raises LicenseError: ``license_deny_list``, for a list that no installation would accept.
+    """
+    payload = {"iat": int(time.time()) if iat is None else iat, "jti": sorted(set(ids))}
+    token = sign(key, payload, typ=DENY_LIST_TYPE)
+    verify_deny_list(token, {key.kid: key.private_key.public_key()})
+    return token
+
+
+def sign(key: SigningKey, payload: Mapping[str, Any], *, typ: str = TYPE) -> str:
     """Any payload, signed as a licence is; nothing in it is checked."""
-    headers = {"kid": key.kid, "typ": TYPE}
+    headers = {"kid": key.kid, "typ": typ}
     return jwt.encode(dict(payload), key.private_key, algorithm=ALGORITHM, headers=headers)

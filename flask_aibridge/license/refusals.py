@@ -1,4 +1,5 @@
-"""Pure: why the public door is closed: one table of stable codes and the sentence that goes with each.
+"""Pure: why a licence does not count, or the public door is closed: one table of stable codes and their
+sentences.
 
 A code is public contract: programs compare it. A sentence is for people, says what to do next, and may
 change.
@@ -6,14 +7,15 @@ change.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from flask_aibridge.errors import LicenseError
 
-__all__ = ["LEAD", "REFUSALS", "message", "refusal"]
+__all__ = ["LEAD", "REFUSALS", "Refusal", "message", "refusal", "sentence"]
 
-#: How the message of every refusal begins.
+#: How the message of every closed door begins.
 LEAD: Final = "AI Bridge is a licensed feature. "
 
 _NEW = "ask the vendor for a new licence"
@@ -22,7 +24,8 @@ _NEW = "ask the vendor for a new licence"
 REFUSALS: Final = MappingProxyType(
     {
         "license_required": (
-            "No licence is installed; set AIBRIDGE_LICENSE or AIBRIDGE_LICENSE_FILE to the one you received."
+            "No licence is installed; set AIBRIDGE_LICENSE or AIBRIDGE_LICENSE_FILE to the one you received, "
+            "or install it with `flask aibridge license install`."
         ),
         "license_malformed": (
             "The licence cannot be read ({detail}); copy the whole of it again, as one compact JWT."
@@ -49,20 +52,46 @@ REFUSALS: Final = MappingProxyType(
         "license_feature_missing": (
             f"The licence does not include the feature {{detail}}; {_NEW} that includes it."
         ),
-        # Reserved: nothing has a deployment id to compare with yet.
-        "license_wrong_deployment": f"The licence is for another deployment; {_NEW} for this one.",
+        "license_wrong_deployment": (
+            f"The licence is for another deployment; {_NEW} for this one, whose id "
+            "`flask aibridge license deployment-id` prints."
+        ),
+        "license_revoked": f"The licence has been revoked by the vendor; {_NEW}, and remove this one.",
+        "license_too_many": "No more licences can be kept; remove those that are over.",
+        "license_deny_list": (
+            "The deny list cannot be accepted ({detail}); ask the vendor for it again, or take it out of the "
+            "configuration."
+        ),
     }
 )
 
 
-def message(code: str, detail: str = "") -> str:
-    """The whole message of a refusal: :data:`LEAD` and the sentence of its code."""
-    return LEAD + REFUSALS[code].format(detail=detail)
+@dataclass(frozen=True)
+class Refusal:
+    """Why one licence does not count: a code of :data:`REFUSALS` and the sentence for the administrator."""
+
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, error: LicenseError) -> Refusal:
+        """What an exception says."""
+        return cls(error.code, str(error))
 
 
-def refusal(code: str, detail: str = "") -> LicenseError:
-    """The exception for a licence that cannot be accepted.
+def sentence(code: str, detail: str = "") -> str:
+    """What is wrong and what to do about it.
 
     :param detail: what exactly is wrong, without any value of the licence in it.
     """
-    return LicenseError(code, message(code, detail))
+    return REFUSALS[code].format(detail=detail)
+
+
+def message(code: str, detail: str = "") -> str:
+    """The whole message of a closed door: :data:`LEAD` and the sentence of its code."""
+    return LEAD + sentence(code, detail)
+
+
+def refusal(code: str, detail: str = "") -> LicenseError:
+    """The exception for a licence that cannot be accepted; its message is the sentence of the code."""
+    return LicenseError(code, sentence(code, detail))

@@ -1,4 +1,4 @@
-"""Pure: a compact JWT → its verified payload, or the reason why not.
+"""Pure: the public keys, and a compact JWT → its verified payload, or the reason why not.
 
 The rules (RFC 7515, RFC 8725 "JWT Best Current Practices"):
 
@@ -6,7 +6,7 @@ The rules (RFC 7515, RFC 8725 "JWT Best Current Practices"):
   refused before any key is looked at, so a public key can never be used as an HMAC secret;
 * the key comes from a table of known public keys, by ``kid``; a key or an URL inside the token is never read
   (3.10);
-* ``typ`` is ``aibridge-license+jwt``, so no other JWT of the same issuer passes for a licence (3.11);
+* every kind of token has its ``typ``, so no other JWT of the same issuer passes for a licence (3.11);
 * a ``crit`` header is refused: no extension is understood here (RFC 7515, section 4.1.11).
 """
 
@@ -17,7 +17,8 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -33,6 +34,8 @@ __all__ = [
     "MAX_LICENSE_BYTES",
     "TYPE",
     "PublicKeys",
+    "compact",
+    "known_keys",
     "load_public_keys",
     "verify",
 ]
@@ -43,16 +46,33 @@ TYPE: Final = "aibridge-license+jwt"
 #: A licence with every claim is about 1 KiB; the limit keeps a wrong file from being parsed at all.
 MAX_LICENSE_BYTES: Final = 16 * 1024
 
-#: The vendor's own keys, ``{kid: key}``, in the form of ``AIBRIDGE_LICENSE_PUBLIC_KEYS``. Empty: no vendor
-#: key has been published yet, so every key comes from the config. A rotation adds the new key here and keeps
-#: the old one.
-BUILT_IN_KEYS: Final[Mapping[str, str]] = {}
+#: The vendor's own keys, ``{kid: key}``, oldest to newest, in the form of ``AIBRIDGE_LICENSE_PUBLIC_KEYS``.
+#: Empty: no vendor key has been published yet, so every key comes from the config. A rotation adds the new
+#: key here and keeps the old one.
+BUILT_IN_KEYS: Final[Mapping[str, str]] = MappingProxyType({})
 
-PublicKeys = Mapping[str, Ed25519PublicKey]
+#: ``{kid: key}``, oldest to newest.
+PublicKeys: TypeAlias = Mapping[str, Ed25519PublicKey]
 
 _COMPACT_JWT = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 _RAW_KEY_BYTES = 32
 _SIGNATURE_BYTES = 64  # RFC 8032, section 5.1.6
+
+
+def known_keys(configured: Mapping[str, str]) -> PublicKeys:
+    """The built-in public keys and then those of the configuration.
+
+    :raises ConfigError: for one that cannot be used, or that has the ``kid`` of a built-in key and is another.
+    """
+    built_in = load_public_keys(BUILT_IN_KEYS)
+    added = load_public_keys(configured)
+    for kid in built_in.keys() & added.keys():
+        if built_in[kid] != added[kid]:
+            raise ConfigError(
+                f"AIBRIDGE_LICENSE_PUBLIC_KEYS[{kid!r}] is not the built-in key of that name: leave it out, or "
+                "give yours another kid."
+            )
+    return MappingProxyType({**built_in, **added})
 
 
 def load_public_keys(keys: Mapping[str, str]) -> PublicKeys:
@@ -93,24 +113,31 @@ def _load_raw(text: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(raw)
 
 
-def verify(token: str, keys: PublicKeys) -> dict[str, Any]:
-    """The payload of a licence, its signature verified and its claims not yet looked at.
+def verify(
+    token: str, keys: PublicKeys, *, typ: str = TYPE, max_bytes: int = MAX_LICENSE_BYTES
+) -> dict[str, Any]:
+    """The payload of a token, its signature verified and its claims not yet looked at.
 
     White space anywhere in the token (a licence wrapped by a mail program) is left out.
 
+    :param typ: the kind of token that is expected.
     :raises LicenseError: with the code for the first rule that the token breaks.
     """
-    token = _compact(token)
-    kid = _check_header(_header(token))
+    token = compact(token, max_bytes)
+    kid = _check_header(_header(token), typ)
     key = keys.get(kid)
     if key is None:
         raise refusal("license_unknown_key")
     return _object(_verified(token, key), "its payload is not a JSON object")
 
 
-def _compact(token: str) -> str:
-    if len(token) > MAX_LICENSE_BYTES:
-        raise refusal("license_too_large", f"{MAX_LICENSE_BYTES} bytes")
+def compact(token: str, max_bytes: int = MAX_LICENSE_BYTES) -> str:
+    """The token without white space.
+
+    :raises LicenseError: ``license_too_large``.
+    """
+    if len(token) > max_bytes:
+        raise refusal("license_too_large", f"{max_bytes} bytes")
     return "".join(token.split())
 
 
@@ -125,14 +152,14 @@ def _header(token: str) -> dict[str, Any]:
     return _object(header, "its header is not a JSON object")
 
 
-def _check_header(header: Mapping[str, Any]) -> str:
+def _check_header(header: Mapping[str, Any], typ: str) -> str:
     """The ``kid``, if everything in the header is as it must be."""
     if header.get("alg") != ALGORITHM:
         raise refusal("license_algorithm")
     if "crit" in header:
         raise refusal("license_malformed", "its header has a crit parameter")
-    if header.get("typ") != TYPE:
-        raise refusal("license_malformed", f"its header does not have typ {TYPE}")
+    if header.get("typ") != typ:
+        raise refusal("license_malformed", f"its header does not have typ {typ}")
     kid = header.get("kid")
     if not isinstance(kid, str):
         raise refusal("license_unknown_key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import date
 from typing import Any
 
 import pytest
@@ -50,6 +51,24 @@ def test_the_optional_claims_are_read() -> None:
     assert (claims.feature_set, claims.trial, claims.deployment_ids) == ("all", True, ("a", "b"))
 
 
+@pytest.mark.parametrize("jti", ["1", "L-2026.07:4_b", "7F5C9A5E-7A43-4A58-9AD0-64A4B2AB7E3D", "x" * 128])
+def test_an_id_is_fit_for_an_address(jti: str) -> None:
+    """A UUID is meant; whatever needs no quoting is taken."""
+    assert load_claims({**GOOD, "jti": jti}, NOW).jti == jti
+
+
+def test_unknown_features_are_kept() -> None:
+    """With whatever number: a newer release may know them."""
+    features = {"aibridge": 0, "tomorrow": 7, "negative": -1, "": 1}
+    assert load_claims({**GOOD, "features": features}, NOW).features == features
+
+
+def test_five_years_are_five_years() -> None:
+    """Wherever they begin: with one leap day in them or two, and not three."""
+    days = {(date(year + 5, 1, 1) - date(year, 1, 1)).days for year in range(2020, 2090)}
+    assert max(days) * 24 * 60 * 60 == MAX_TERM
+
+
 def test_unknown_claims_are_allowed() -> None:
     """A newer vendor may say more."""
     assert load_claims({**GOOD, "seats": 5, "aud": ["x"]}, NOW) == Claims(**GOOD)
@@ -65,6 +84,7 @@ def test_a_missing_claim_is_named(name: str) -> None:
 
 WRONG = [
     *((name, value) for name in ("iss", "sub", "jti") for value in (None, "", 1, ["x"])),
+    *(("jti", value) for value in (".", "..", "a/b", "a b", "é", "a\n", "-a", "x" * 129)),
     *(
         (name, value)
         for name in ("iat", "nbf", "license_expires", "exp")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flask_aibridge.license.refusals import LEAD, REFUSALS, message, refusal
+import pytest
+
+from flask_aibridge.license.refusals import LEAD, REFUSALS, Refusal, message, refusal, sentence
 
 CODES = [
     "license_required",
@@ -17,6 +19,9 @@ CODES = [
     "license_expired",
     "license_feature_missing",
     "license_wrong_deployment",
+    "license_revoked",
+    "license_too_many",
+    "license_deny_list",
 ]
 
 
@@ -39,3 +44,12 @@ def test_a_refusal_carries_its_code() -> None:
     error = refusal("license_claims", "exp: must be a whole number")
     assert error.code == "license_claims"
     assert "(exp: must be a whole number)" in str(error)
+    assert Refusal.of(error) == Refusal("license_claims", str(error))
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_each_sentence_says_what_to_do(code: str) -> None:
+    """Without the words for those who stand before the door."""
+    said = sentence(code, "DETAIL")
+    assert not said.startswith(LEAD)
+    assert any(verb in said for verb in ("ask the vendor", "copy", "set", "add", "wait", "remove"))

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_aibridge.errors import ConfigError, LicenseError
+from flask_aibridge.license import signature
 from flask_aibridge.license.issuing import SigningKey, sign
-from flask_aibridge.license.signature import MAX_LICENSE_BYTES, load_public_keys, verify
+from flask_aibridge.license.signature import MAX_LICENSE_BYTES, known_keys, load_public_keys, verify
 
 KEY = SigningKey.generate("k1")
 OTHER = SigningKey.generate("k2")
@@ -136,6 +137,14 @@ class TestHeaders:
         header = {"alg": "EdDSA", **TYPED, "jwk": jwk, "jku": "https://localhost/jwks", "x5c": ["x"]}
         assert code_of(signed(header, key=OTHER)) == "license_bad_signature"
 
+    def test_each_kind_of_token_has_its_type(self) -> None:
+        """One does not pass for the other, either way."""
+        other = sign(KEY, PAYLOAD, typ="other+jwt")
+        assert verify(other, KEYS, typ="other+jwt") == PAYLOAD
+        assert code_of(other) == "license_malformed"
+        with pytest.raises(LicenseError, match="does not have typ"):
+            verify(sign(KEY, PAYLOAD), KEYS, typ="other+jwt")
+
     def test_an_unencoded_payload(self) -> None:
         """RFC 7797's ``b64``, even without ``crit``."""
         assert code_of(signed({"alg": "EdDSA", **TYPED, "b64": False})) == "license_malformed"
@@ -216,6 +225,28 @@ class TestPublicKeys:
         """Named by its kid."""
         with pytest.raises(ConfigError, match=r"AIBRIDGE_LICENSE_PUBLIC_KEYS\['k9'\] is not a public key"):
             load_public_keys({"k9": text})
+
+    def test_the_built_in_keys_come_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Oldest to newest, then those of the configuration."""
+        monkeypatch.setattr(signature, "BUILT_IN_KEYS", {"k1": KEY.public_pem})
+        keys = known_keys({"k2": OTHER.public_pem})
+        assert list(keys) == ["k1", "k2"]
+        assert verify(sign(KEY, PAYLOAD), keys) == verify(sign(OTHER, PAYLOAD), keys) == PAYLOAD
+
+    def test_a_built_in_key_is_not_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The same key once more does no harm."""
+        monkeypatch.setattr(signature, "BUILT_IN_KEYS", {"k1": KEY.public_pem})
+        assert list(known_keys({"k1": KEY.public_base64})) == ["k1"]
+        with pytest.raises(ConfigError, match=r"\['k1'\] is not the built-in key"):
+            known_keys({"k1": OTHER.public_pem})
+
+    def test_a_bad_signature_tries_no_other_key(self) -> None:
+        """That a second known key made it is no help to a licence that names the first."""
+        keys = known_keys({"k1": KEY.public_pem, "k2": OTHER.public_pem})
+        header = {"alg": "EdDSA", **TYPED}
+        with pytest.raises(LicenseError) as caught:
+            verify(signed(header, key=OTHER), keys)
+        assert caught.value.code == "license_bad_signature"
 
     def test_a_key_of_another_kind(self) -> None:
         """Ed448 signs ``EdDSA`` as well, and is refused as a key."""
