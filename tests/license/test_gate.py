@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ import pytest
 import flask_aibridge
 from flask_aibridge.errors import ConfigError, LicenseError
 from flask_aibridge.license import Gate
-from flask_aibridge.license.gate import GRACE_WARNING_INTERVAL, read_license_file
+from flask_aibridge.license.gate import GRACE_WARNING_INTERVAL
+from flask_aibridge.license.holder import LicenseHolder
 from flask_aibridge.license.issuing import SigningKey, issue_license, sign
+from tests.license.signed import KEY as SIGNED
+from tests.license.signed import NOW, Installation, licence
 
 KEY = SigningKey.generate("k1")
 KEYS = {"k1": KEY.public_pem}
@@ -186,10 +190,10 @@ def test_a_bad_public_key_stops_the_app() -> None:
 
 
 def test_without_a_licence_nothing_is_imported_to_read_one() -> None:
-    """PyJWT and marshmallow cost 130 ms that most processes need not pay."""
+    """PyJWT and cryptography cost 100 ms that such a process need not pay."""
     code = (
         "import sys; from flask_aibridge.license import Gate; Gate().check(); "
-        "print(sorted({'jwt', 'marshmallow', 'cryptography'} & set(sys.modules)))"
+        "print(sorted({'jwt', 'cryptography'} & set(sys.modules)))"
     )
     root = str(Path(flask_aibridge.__path__[0]).parent)
     done = subprocess.run(
@@ -202,31 +206,59 @@ def test_without_a_licence_nothing_is_imported_to_read_one() -> None:
     assert done.stdout == "[]\n"
 
 
-class TestFiles:
-    def test_its_text(self, tmp_path: Path) -> None:
-        """As it is."""
-        path = tmp_path / "license.jwt"
-        path.write_text("a.b.c\n")
-        assert read_license_file(path) == "a.b.c\n"
+class TestWithAHolder:
+    """The form that an app uses: the gate asks, a holder knows."""
 
-    @pytest.mark.parametrize("name", ["missing.jwt", "."])
-    def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str) -> None:
-        """With the reason."""
-        path = tmp_path / name
-        with pytest.raises(ConfigError, match="AIBRIDGE_LICENSE_FILE") as caught:
-            read_license_file(path)
-        assert str(path) in str(caught.value)
+    def test_it_sees_what_changes(self) -> None:
+        """With its next question."""
+        installation = Installation()
+        with closing(installation.holder()) as holder:
+            gate = Gate(holder=holder)
+            assert gate.check().code == "license_required"
+            holder.install(licence())
+            assert gate.check().open
 
-    def test_a_large_file_is_not_read_whole(self, tmp_path: Path) -> None:
-        """Enough of it to say that it is too large."""
-        path = tmp_path / "license.jwt"
-        path.write_bytes(b"x" * 1_000_000)
-        text = read_license_file(path)
-        assert len(text) < 20_000
-        assert Gate(KEYS, text).check().code == "license_too_large"
+    def test_nothing_is_asked_before_the_first_request(self) -> None:
+        """Making a gate is no request."""
+        installation = Installation()
+        holder = installation.holder(licence())
+        Gate(holder=holder)
+        assert installation.store.opened == 0
+        assert not holder.refresher.is_running
 
-    def test_a_file_of_something_else(self, tmp_path: Path) -> None:
-        """Is malformed, not an exception."""
-        path = tmp_path / "license.jwt"
-        path.write_bytes(bytes(range(256)))
-        assert Gate(KEYS, read_license_file(path)).check().code == "license_malformed"
+    def test_it_can_be_of_any_feature(self) -> None:
+        """One for each, of one holder."""
+        holder = LicenseHolder(
+            {"k1": SIGNED.public_pem}, [licence(features={"reports": 1})], clock=lambda: NOW
+        )
+        assert Gate(holder=holder, feature="reports").check().open
+        assert Gate(holder=holder).check().code == "license_feature_missing"
+        assert repr(Gate(holder=holder, feature="exports")) == "<Gate of exports>"
+
+
+class TestNotice:
+    """What every response says in grace."""
+
+    def gate(self, *tokens: str) -> Gate:
+        return Gate(holder=LicenseHolder({"k1": SIGNED.public_pem}, tokens, clock=lambda: NOW))
+
+    def test_it_tells_the_end_of_the_grace(self) -> None:
+        """In one line of ASCII, which fits a header."""
+        notice = self.gate(licence(license_expires=NOW - 1, exp=NOW + DAY)).notice()
+        assert notice is not None
+        assert "the door closes on 2027-01-16" in notice
+        assert notice.isascii()
+        assert notice.isprintable()
+
+    def test_it_knows_of_the_next_licence(self) -> None:
+        """Then nothing closes."""
+        notice = self.gate(
+            licence(license_expires=NOW - 1, exp=NOW + 10 * DAY), licence(nbf=NOW + 2 * DAY, iat=NOW)
+        ).notice()
+        assert notice is not None
+        assert "another takes over on 2027-01-17" in notice
+
+    def test_otherwise_there_is_none(self) -> None:
+        """Neither in the term, nor with no licence at all."""
+        assert self.gate(licence()).notice() is None
+        assert self.gate().notice() is None
