@@ -16,6 +16,8 @@ force.
     A file with the licence; a relative path starts at ``app.root_path``.
 ``AIBRIDGE_LICENSE_PUBLIC_KEYS``
     ``{kid: key}``: Ed25519 public keys, in PEM or as base64 of their 32 bytes.
+``AIBRIDGE_LICENSE_DENY_LISTS``
+    Signed lists of revoked licences, compact JWTs, as the vendor publishes them.
 ``AIBRIDGE_LICENSE_STATUS``
     The status of the public door's answer without a licence: 403 (default), or 402.
 ``AIBRIDGE_PROVIDERS``
@@ -73,6 +75,7 @@ BRIDGE: Final = "AIBRIDGE_BRIDGE"
 LICENSE: Final = "AIBRIDGE_LICENSE"
 LICENSE_FILE: Final = "AIBRIDGE_LICENSE_FILE"
 LICENSE_PUBLIC_KEYS: Final = "AIBRIDGE_LICENSE_PUBLIC_KEYS"
+LICENSE_DENY_LISTS: Final = "AIBRIDGE_LICENSE_DENY_LISTS"
 LICENSE_STATUS: Final = "AIBRIDGE_LICENSE_STATUS"
 PROVIDERS: Final = "AIBRIDGE_PROVIDERS"
 API_KEYS: Final = "AIBRIDGE_API_KEYS"
@@ -98,6 +101,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
         LICENSE: None,
         LICENSE_FILE: None,
         LICENSE_PUBLIC_KEYS: {},
+        LICENSE_DENY_LISTS: (),
         LICENSE_STATUS: 403,
         PROVIDERS: None,
         API_KEYS: {},
@@ -186,6 +190,7 @@ class Settings:
     license: str | None = field(default=None, repr=False)
     license_file: str | None = None
     license_public_keys: Mapping[str, str] = field(default_factory=dict)
+    license_deny_lists: tuple[str, ...] = field(default=(), repr=False)
     license_status: int = 403
     providers: tuple[ProviderSettings, ...] = ()
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -224,6 +229,7 @@ def read_settings(
         license=_license(config[LICENSE]),
         license_file=_license_file(config[LICENSE_FILE]),
         license_public_keys=_public_keys(config[LICENSE_PUBLIC_KEYS]),
+        license_deny_lists=_deny_lists(config[LICENSE_DENY_LISTS]),
         license_status=_license_status(config[LICENSE_STATUS]),
         providers=_providers(config[PROVIDERS], env),
         api_keys=_api_keys(config[API_KEYS]),
@@ -325,6 +331,12 @@ def _license_file(value: object) -> str | None:
     if isinstance(path, str) and "\0" not in path:
         return path
     raise _wrong(LICENSE_FILE, value, "the path of a file, as a str or os.PathLike, or None")
+
+
+def _deny_lists(value: object) -> tuple[str, ...]:
+    if isinstance(value, tuple | list) and all(isinstance(each, str) and each.strip() for each in value):
+        return tuple(value)
+    raise _wrong_secret(LICENSE_DENY_LISTS, value, "a list of signed deny lists, each a str (a compact JWT)")
 
 
 def _license_status(value: object) -> int:
@@ -519,7 +531,7 @@ def _refuse_unknown_fields(key: str, fields: Mapping[Any, Any], known: Sequence[
 
 def _base_url(key: str, value: object) -> str:
     allowed = "a URL http(s)://host[:port][/path] with no user, password, query or fragment"
-    if not isinstance(value, str) or "@" in value:
+    if not isinstance(value, str) or {"@", "?"} & set(value):  # a password or a token may be in there
         raise _wrong_secret(key, value, allowed)
     if not _VISIBLE_ASCII.fullmatch(value) or not _is_plain_url(value):
         raise _wrong(key, value, allowed)

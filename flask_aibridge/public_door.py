@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, after_this_request, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.routing import BaseConverter, Rule
 
 from flask_aibridge.license import Decision, Gate
+from flask_aibridge.license.faces import WARNING_HEADER
+from flask_aibridge.license.refusal_forms import NO_RETRY, FindType, provider_types, refusal_document
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -44,6 +46,8 @@ _STATUS = re.compile(r"[1-9][0-9]{2} [^\x00-\x08\x0a-\x1f\x7f]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
+_TYPES: Final = provider_types()
+
 #: Environ keys that are this application's own and not part of the request.
 _PRIVATE_PREFIX: Final = "flask_aibridge."
 _PRIVATE_KEY: Final = "werkzeug.request"
@@ -57,23 +61,36 @@ class Below(BaseConverter):
     weight = 1_000_000  # the last to be tried, after every rule that says more
 
 
-def make_public_door(url_prefix: str, gate: Gate, mounted: Callable[[], WSGIApplication | None]) -> Blueprint:
+def make_public_door(
+    url_prefix: str,
+    gate: Gate,
+    mounted: Callable[[], WSGIApplication | None],
+    *,
+    provider_type: FindType = _TYPES.get,
+    refusal_status: int = 403,
+) -> Blueprint:
     """The blueprint of one app.
 
+    While the licence is in its grace period every response says so, whoever made it: ``X-AIBridge-License: grace``,
+    and ``X-AIBridge-Warning`` with the day on which the grace ends.
+
     :param mounted: called for each request that the gate lets pass; the bridge, or ``None`` for none.
+    :param provider_type: whose error shape a refusal has, by the first segment of the path; it must be quick.
+    :param refusal_status: the status of a refusal by the gate.
     """
     blueprint = Blueprint(BLUEPRINT, __name__)
 
-    def public_door(**_values: str) -> Response:
+    def public_door(path: str, **_values: str) -> Response:
         decision = gate.check()
         if not decision.open:
-            return _refusal(403, decision.message, decision.code)
+            provider = path.lstrip("/").partition("/")[0]
+            return _refused(decision, provider_type(provider), refusal_status)
+        if decision.grace:
+            _warn_in_response(gate.notice())
         bridge = mounted()
         if bridge is None:
-            response = _refusal(404, "aibridge handler not mounted", "not_mounted")
-        else:
-            response = _call(bridge, _environ_below(request.environ, url_prefix))
-        return _in_grace(response, decision)
+            return _answer(404, {"message": "aibridge handler not mounted", "code": "not_mounted"})
+        return _call(bridge, _environ_below(request.environ, url_prefix))
 
     blueprint.record_once(lambda state: _add_rules(state, url_prefix, public_door))
     return blueprint
@@ -100,18 +117,30 @@ def _add_rules(state: BlueprintSetupState, url_prefix: str, view: Callable[..., 
     state.app.view_functions[ENDPOINT] = view
 
 
-def _refusal(status: int, message: str, code: str | None) -> Response:
-    response = Response(json.dumps({"message": message, "code": code}), status, mimetype="application/json")
+def _refused(decision: Decision, provider_type: str | None, status: int) -> Response:
+    document = refusal_document(provider_type, status, decision.message, decision.code)
+    response = _answer(status, document)
+    response.headers.add(*NO_RETRY)
+    return response
+
+
+def _answer(status: int, document: Mapping[str, Any]) -> Response:
+    response = Response(json.dumps(document), status, mimetype="application/json")
     # A proxy may keep a 404 for a while by its own judgement (RFC 9110, section 15.5.5); this one ends with a
     # setting.
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def _in_grace(response: Response, decision: Decision) -> Response:
-    if decision.grace:
+def _warn_in_response(notice: str | None) -> None:
+    """Mark the response of this request, also one that is made of an exception."""
+
+    @after_this_request
+    def mark(response: Response) -> Response:
         response.headers[GRACE_HEADER] = "grace"
-    return response
+        if notice is not None:  # the grace may have ended since the decision
+            response.headers[WARNING_HEADER] = notice
+        return response
 
 
 def _environ_below(environ: WSGIEnvironment, url_prefix: str) -> WSGIEnvironment:

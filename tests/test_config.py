@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,18 @@ class TestLicense:
         with pytest.raises(ConfigError, match="AIBRIDGE_LICENSE_PUBLIC_KEYS"):
             read(AIBRIDGE_LICENSE_PUBLIC_KEYS=value)
 
+    @pytest.mark.parametrize("value", [402, 403])
+    def test_the_status_of_a_refusal(self, value: int) -> None:
+        """One that says no; 403 unless it is chosen."""
+        assert read(AIBRIDGE_LICENSE_STATUS=value).license_status == value
+        assert read().license_status == 403
+
+    @pytest.mark.parametrize("value", [None, 401, 404, 429, 200, 403.0, "403", True])
+    def test_no_other_status(self, value: Any) -> None:
+        """One that SDKs try again, or that means something else."""
+        with pytest.raises(ConfigError, match="^AIBRIDGE_LICENSE_STATUS is .*; it must be 403 or 402"):
+            read(AIBRIDGE_LICENSE_STATUS=value)
+
 
 class TestProviders:
     def test_a_provider_has_defaults(self) -> None:
@@ -286,10 +299,11 @@ class TestProviders:
         with pytest.raises(ConfigError, match=r"AIBRIDGE_PROVIDERS\['x'\]\['base_url'\]"):
             read(AIBRIDGE_PROVIDERS={"x": {"type": "openai", "base_url": url}})
 
-    def test_credentials_in_a_base_url_are_refused_unseen(self) -> None:
+    @pytest.mark.parametrize("url", [f"https://u:{SECRET}@h/v1", f"https://h/v1?key={SECRET}"])
+    def test_credentials_in_a_base_url_are_refused_unseen(self, url: str) -> None:
         """They belong in ``keys``, and not in an error message."""
         with pytest.raises(ConfigError, match="no user, password") as caught:
-            read(AIBRIDGE_PROVIDERS={"x": {"type": "openai", "base_url": f"https://u:{SECRET}@h/v1"}})
+            read(AIBRIDGE_PROVIDERS={"x": {"type": "openai", "base_url": url}})
         assert SECRET not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -367,3 +381,125 @@ def test_a_long_wrong_value_is_cut_short() -> None:
     with pytest.raises(ConfigError) as caught:
         read(AIBRIDGE_URL_PREFIX="x" * 10_000)
     assert len(str(caught.value)) < 500
+
+
+LONG = SECRET * 4
+"""Long enough for a secret that is typed into a config."""
+
+
+class TestServices:
+    @pytest.mark.parametrize(
+        ("key", "value", "name"),
+        [
+            ("AIBRIDGE_ADMIN_TOKEN", LONG, "admin_token"),
+            ("AIBRIDGE_REDIS_URL", f"rediss://u:{SECRET}@redis.example:6379/0", "redis_url"),
+            ("AIBRIDGE_REDIS_URL", "redis+cluster://a:1,b:2", "redis_url"),
+            ("AIBRIDGE_REDIS_URL", "memory://", "redis_url"),
+            ("AIBRIDGE_REDIS_PREFIX", "gateway-1", "redis_prefix"),
+            ("AIBRIDGE_RECORDING", "off", "recording"),
+            ("AIBRIDGE_RECORD_CONTENT", False, "record_content"),
+            ("AIBRIDGE_RETENTION_DAYS", 0, "retention_days"),
+            ("AIBRIDGE_CONTENT_RETENTION_DAYS", 7, "content_retention_days"),
+            ("AIBRIDGE_SPOOL_BYTES", 2**20, "spool_bytes"),
+        ],
+    )
+    def test_good(self, key: str, value: Any, name: str) -> None:
+        """What is right is taken as it is."""
+        assert getattr(read(**{key: value}), name) == value
+
+    @pytest.mark.parametrize("key", ["AIBRIDGE_ADMIN_TOKEN", "AIBRIDGE_REDIS_URL", "AIBRIDGE_SECRET_KEY"])
+    def test_an_empty_text_is_none(self, key: str) -> None:
+        """What an unset variable becomes in a container's environment neither opens nor names anything."""
+        config: dict[str, Any] = {key: ""}
+        settings, unset = read(**config), read()
+        names = ("admin_token", "redis_url", "secret_keys")
+        assert [getattr(settings, name) for name in names] == [getattr(unset, name) for name in names]
+
+    def test_one_secret_key_or_several(self) -> None:
+        """A text is the only one; a list has the newest first."""
+        assert read(AIBRIDGE_SECRET_KEY=LONG).secret_keys == (LONG,)
+        assert read(AIBRIDGE_SECRET_KEY=[LONG, "b" * 32]).secret_keys == (LONG, "b" * 32)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "allowed"),
+        [
+            ("AIBRIDGE_ADMIN_TOKEN", LONG[:31], "32"),
+            ("AIBRIDGE_ADMIN_TOKEN", LONG.encode(), "str"),
+            ("AIBRIDGE_SECRET_KEY", LONG[:31], "32"),
+            ("AIBRIDGE_SECRET_KEY", [LONG, LONG[:31]], "32"),
+            ("AIBRIDGE_SECRET_KEY", {LONG: 1}, "list"),
+            ("AIBRIDGE_REDIS_URL", f"http://u:{SECRET}@h", "redis://"),
+            ("AIBRIDGE_REDIS_URL", f"u:{SECRET}@h:6379", "redis://"),
+            ("AIBRIDGE_REDIS_URL", f"redis://u:{SECRET}@h".encode(), "redis://"),
+        ],
+    )
+    def test_a_wrong_secret_is_not_shown(self, key: str, value: Any, allowed: str) -> None:
+        """The error names the key and what is allowed, and the value by its type alone."""
+        with pytest.raises(ConfigError, match=rf"^{key} has a value of type \w+.*{allowed}") as caught:
+            read(**{key: value})
+        assert SECRET[:16] not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "allowed"),
+        [
+            ("AIBRIDGE_REDIS_PREFIX", "{tag}", "1 to 64 of the characters"),
+            ("AIBRIDGE_REDIS_PREFIX", "", "1 to 64 of the characters"),
+            ("AIBRIDGE_REDIS_PREFIX", "a b", "1 to 64 of the characters"),
+            ("AIBRIDGE_REDIS_PREFIX", None, "1 to 64 of the characters"),
+            ("AIBRIDGE_RECORDING", "on", "'required'.*'best-effort'.*'off'"),
+            ("AIBRIDGE_RECORDING", None, "'required'.*'best-effort'.*'off'"),
+            ("AIBRIDGE_RECORDING", False, "'required'.*'best-effort'.*'off'"),
+            ("AIBRIDGE_RECORD_CONTENT", "no", "True or False"),
+            ("AIBRIDGE_RECORD_CONTENT", 0, "True or False"),
+            ("AIBRIDGE_RECORD_CONTENT", None, "True or False"),
+            ("AIBRIDGE_RETENTION_DAYS", -1, "0"),
+            ("AIBRIDGE_RETENTION_DAYS", 36_501, "36.?500"),
+            ("AIBRIDGE_RETENTION_DAYS", "60", "0"),
+            ("AIBRIDGE_RETENTION_DAYS", float("nan"), "0"),
+            ("AIBRIDGE_RETENTION_DAYS", float("inf"), "0"),
+            ("AIBRIDGE_RETENTION_DAYS", True, "0"),
+            ("AIBRIDGE_RETENTION_DAYS", None, "0"),
+            ("AIBRIDGE_CONTENT_RETENTION_DAYS", -1, "36.?500"),
+            ("AIBRIDGE_CONTENT_RETENTION_DAYS", "7", "36.?500"),
+            ("AIBRIDGE_SPOOL_BYTES", 2**20 - 1, "1048576|1,048,576|1 MiB"),
+            ("AIBRIDGE_SPOOL_BYTES", "64MB", "1048576|1,048,576|1 MiB"),
+            ("AIBRIDGE_SPOOL_BYTES", None, "1048576|1,048,576|1 MiB"),
+        ],
+    )
+    def test_a_wrong_value_is_shown_with_what_is_allowed(self, key: str, value: Any, allowed: str) -> None:
+        """One sentence: the key, the value, and what it may be."""
+        with pytest.raises(
+            ConfigError, match=rf"^{key} is {re.escape(repr(value))}; it must be .*({allowed})"
+        ):
+            read(**{key: value})
+
+    @pytest.mark.parametrize(
+        ("value", "named"),
+        [
+            ("https://h", "AIBRIDGE_MCP_SERVERS"),
+            ([], "AIBRIDGE_MCP_SERVERS"),
+            ({"x": "https://h"}, r"AIBRIDGE_MCP_SERVERS\['x'\]"),
+            ({"x": {"url": "https://h", "allow": "a"}}, "'allow'.*tool_allow_regex"),
+            ({1: {"url": "https://h"}}, "1"),
+        ],
+    )
+    def test_wrong_mcp_servers(self, value: Any, named: str) -> None:
+        """The error says which server, and which of its fields."""
+        with pytest.raises(ConfigError, match=f"AIBRIDGE_MCP_SERVERS.*{named}|^{named}"):
+            read(AIBRIDGE_MCP_SERVERS=value)
+
+    def test_a_broken_pattern_does_not_stop_the_app(self) -> None:
+        """It disables its own server, which says so where it is listed."""
+        servers = {"x": {"url": "https://h", "tool_allow_regex": "("}}
+        assert dict(read(AIBRIDGE_MCP_SERVERS=servers).mcp_servers["x"])["tool_allow_regex"] == "("
+
+    def test_no_secret_of_theirs_is_in_a_repr(self) -> None:
+        """Settings are logged and shown in tracebacks."""
+        shown = repr(
+            read(
+                AIBRIDGE_ADMIN_TOKEN=LONG,
+                AIBRIDGE_SECRET_KEY=[LONG],
+                AIBRIDGE_REDIS_URL=f"redis://u:{SECRET}@h",
+            )
+        )
+        assert SECRET not in shown

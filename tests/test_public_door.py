@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 from wsgiref.validate import validator
 
@@ -17,11 +18,14 @@ from flask import Flask, Response, session
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.serving import WSGIRequestHandler, make_server
-from werkzeug.test import create_environ, run_wsgi_app
+from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 
 from flask_aibridge import AIBridge
+from flask_aibridge.config import ProviderSettings
+from flask_aibridge.license.gate import Gate
 from flask_aibridge.license.issuing import SigningKey, issue_license
-from flask_aibridge.public_door import MAX_WRITTEN
+from flask_aibridge.license.refusal_forms import provider_types
+from flask_aibridge.public_door import MAX_WRITTEN, make_public_door
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -63,7 +67,7 @@ def refuse_to_be_called(environ: WSGIEnvironment, start_response: StartResponse)
 
 PATHS = [
     *("", "/", "//x", "/anthropic/v1/messages", "/a//b/", "/a%2Fb", "/%0a", "/..", "/.", "/%ff", "/a;b?c=d"),
-    *("/interceptions", "/é", "/%00", "/http://x/"),
+    *("/anything", "/é", "/%00", "/http://x/"),
 ]
 METHODS = [
     "GET",
@@ -91,7 +95,8 @@ class TestTheGate:
         assert response.content_type == "application/json"
         if method != "HEAD":
             body = json.loads(response.data)
-            assert list(body) == ["message", "code"]
+            assert list(body)[-2:] == ["message", "code"]
+            assert ("error" in body) == path.startswith("/anthropic/")
             assert body["code"] == "license_required"
             assert body["message"].startswith("AI Bridge is a licensed feature. ")
 
@@ -171,6 +176,114 @@ class TestTheGate:
         assert make_app().test_client().get(PREFIX).headers["Cache-Control"] == "no-store"
 
 
+class TestTheGatesWords:
+    """In the shape of the provider that the path names, as far as that is known without looking anywhere."""
+
+    @staticmethod
+    def door(
+        path: str, status: int = 403, providers: tuple[ProviderSettings, ...] = (), **request: Any
+    ) -> TestResponse:
+        app = Flask("host")
+        types = provider_types(providers)
+        app.register_blueprint(
+            make_public_door(
+                PREFIX,
+                Gate(),
+                lambda: refuse_to_be_called,
+                provider_type=types.get,
+                refusal_status=status,
+            )
+        )
+        return app.test_client().open(PREFIX + path, **request)
+
+    @pytest.mark.parametrize("path", ["/anthropic", "/anthropic/", "/anthropic/v1/messages", "/anthropic//x"])
+    def test_anthropics(self, path: str) -> None:
+        """An ``error`` of its own, and what every refusal has."""
+        body = json.loads(self.door(path, method="POST").data)
+        assert body["type"] == "error"
+        assert body["error"] == {"type": "permission_error", "message": body["message"]}
+        assert body["message"].startswith("AI Bridge is a licensed feature. ")
+        assert body["code"] == "license_required"
+
+    def test_openais(self) -> None:
+        """The gate's code is the error's."""
+        body = json.loads(self.door("/openai/v1/chat/completions", method="POST").data)
+        assert set(body) == {"error", "message", "code"}
+        assert body["error"]["message"] == body["message"]
+        assert body["error"]["code"] == body["code"] == "license_required"
+
+    def test_a_provider_of_another_name(self) -> None:
+        """By its settings."""
+        providers = (ProviderSettings("claude-eu", "anthropic", "https://eu.example"),)
+        assert json.loads(self.door("/claude-eu/v1/messages", providers=providers).data)["type"] == "error"
+
+    @pytest.mark.parametrize("path", ["", "/", "/x", "/x/anthropic", "/anthropic2", "/Anthropic/v1", "/%00"])
+    def test_for_nobody_in_particular(self, path: str) -> None:
+        """Two members, as ever."""
+        assert set(json.loads(self.door(path).data)) == {"message", "code"}
+
+    @pytest.mark.parametrize("status", [402, 403])
+    @pytest.mark.parametrize("path", ["", "/anthropic/v1/messages", "/openai/v1/responses"])
+    def test_it_is_final(self, path: str, status: int) -> None:
+        """SDKs are told not to try again; which status it is, is the administrator's choice."""
+        response = self.door(path, status)
+        assert response.status_code == status
+        assert response.headers["X-Should-Retry"] == "false"
+        assert response.headers["Cache-Control"] == "no-store"
+
+    def test_an_open_door_says_nothing_of_that(self) -> None:
+        """The bridge's answers are the bridge's."""
+        assert "X-Should-Retry" not in make_app(Echo()).test_client().get(PREFIX).headers
+        assert "X-Should-Retry" not in make_app().test_client().get(PREFIX).headers
+
+
+def in_grace() -> str:
+    now = int(time.time())
+    return issue_license(KEY, nbf=now - 1000, license_expires=now - 10, exp=now + 100_000)
+
+
+class TestTheWarningInGrace:
+    def test_it_names_the_day(self) -> None:
+        """On which the door closes."""
+        token = in_grace()
+        warning = make_app(Echo(), token=token).test_client().get(PREFIX).headers["X-AIBridge-Warning"]
+        ends = datetime.fromtimestamp(time.time() + 100_000, UTC)
+        assert warning.isascii()
+        assert "grace" in warning
+        assert ends.strftime("%Y-%m-%d") in warning
+
+    def test_every_response_has_it(self) -> None:
+        """Also the host's own, of an exception."""
+
+        def fail(_environ: WSGIEnvironment, _start_response: StartResponse) -> Iterable[bytes]:
+            raise ZeroDivisionError
+
+        for bridge, status in ((Echo(), 200), (None, 404), (fail, 500)):
+            app = make_app(bridge, token=in_grace(), PROPAGATE_EXCEPTIONS=False)
+            app.logger.disabled = True
+            response = app.test_client().get(PREFIX + "/anthropic/v1/messages")
+            assert response.status_code == status
+            assert response.headers["X-AIBridge-Warning"]
+            assert response.headers["X-AIBridge-License"] == "grace"
+
+    def test_a_bridge_cannot_contradict(self) -> None:
+        """Its own header of that name goes."""
+
+        def bridge(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [("X-AIBridge-Warning", "all is well"), ("X-AIBridge-License", "good")])
+            return [b""]
+
+        headers = make_app(bridge, token=in_grace()).test_client().get(PREFIX).headers
+        assert headers.getlist("X-AIBridge-License") == ["grace"]
+        assert len(headers.getlist("X-AIBridge-Warning")) == 1
+        assert "grace" in headers["X-AIBridge-Warning"]
+
+    def test_otherwise_there_is_none(self) -> None:
+        """In the term, and where the door is closed."""
+        for app in (make_app(Echo()), make_app(), make_app(token=None)):
+            assert "X-AIBridge-Warning" not in app.test_client().get(PREFIX).headers
+
+
 class TestRouting:
     @pytest.mark.parametrize(
         ("path", "path_info"),
@@ -229,13 +342,13 @@ class TestRouting:
     def test_a_more_specific_route_wins(self) -> None:
         """A management page below the prefix, whether it came before or after; other methods are the bridge's."""
         app = make_app(Echo())
-        app.add_url_rule(f"{PREFIX}/interceptions", view_func=lambda: "all", endpoint="all")
-        app.add_url_rule(f"{PREFIX}/interceptions/<key>", view_func=lambda key: key, endpoint="one")
+        app.add_url_rule(f"{PREFIX}/dashboard", view_func=lambda: "all", endpoint="all")
+        app.add_url_rule(f"{PREFIX}/dashboard/<key>", view_func=lambda key: key, endpoint="one")
         client = app.test_client()
-        assert client.get(f"{PREFIX}/interceptions").data == b"all"
-        assert client.get(f"{PREFIX}/interceptions/7").data == b"7"
-        assert client.get(f"{PREFIX}/interceptions/7/8").get_json()["path"] == "/interceptions/7/8"
-        assert client.delete(f"{PREFIX}/interceptions").get_json()["path"] == "/interceptions"
+        assert client.get(f"{PREFIX}/dashboard").data == b"all"
+        assert client.get(f"{PREFIX}/dashboard/7").data == b"7"
+        assert client.get(f"{PREFIX}/dashboard/7/8").get_json()["path"] == "/dashboard/7/8"
+        assert client.delete(f"{PREFIX}/dashboard").get_json()["path"] == "/dashboard"
 
     def test_an_app_that_routes_by_host(self) -> None:
         """The door is there on every host."""

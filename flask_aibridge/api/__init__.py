@@ -1,1 +1,4 @@
-"""The management routes: what was recorded, API keys, providers, MCP servers, licences. ``frame`` puts them together."""
+"""The management routes: what was recorded, API keys, providers, MCP servers, licences.
+
+``frame`` puts them together.
+"""

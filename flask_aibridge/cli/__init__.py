@@ -20,6 +20,7 @@ COMMANDS: Final = MappingProxyType(
         "demo": "flask_aibridge.demo.command:demo",
         "interceptions": "flask_aibridge.cli.interceptions:interceptions",
         "key": "flask_aibridge.cli.keys:key",
+        "license": "flask_aibridge.cli.license:license_group",
         "mcp": "flask_aibridge.cli.mcp:mcp",
         "provider": "flask_aibridge.cli.providers:provider",
     }

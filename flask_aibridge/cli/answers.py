@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
@@ -13,7 +14,7 @@ import click
 from flask import current_app
 
 from flask_aibridge.api.problems import Problem
-from flask_aibridge.cli.layout import Column, line, printable, widths
+from flask_aibridge.cli.layout import Column, Layout, printable
 from flask_aibridge.errors import AIBridgeError
 
 MAX_STDIN: Final = 64 * 1024
@@ -31,9 +32,9 @@ def for_people(command: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return command(*arguments, **options)
         except Problem as problem:
-            raise click.ClickException(problem.detail) from None
+            raise click.ClickException(printable(problem.detail)) from None
         except AIBridgeError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(str(error))) from None
 
     return called
 
@@ -53,14 +54,20 @@ def print_json(document: object) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(titles: Sequence[str | Column], rows: Sequence[Sequence[str]]) -> None:
     """Rows for people, below the titles of their columns; an empty cell is a dash. What comes from outside cannot break
     a line, or tell the terminal anything."""
-    columns = [Column(title) for title in titles]
-    table = [list(titles), *([printable(cell) or "-" for cell in row] for row in rows)]
-    sizes = widths(columns, table)
+    columns = [Column(title) if isinstance(title, str) else title for title in titles]
+    table = [[printable(cell) or "-" for cell in row] for row in rows]
+    layout = Layout(columns, table, room())
+    click.echo(layout.titles)
     for row in table:
-        click.echo(line(columns, row, sizes))
+        click.echo(layout.line(row))
+
+
+def room() -> int | None:
+    """How many cells wide the terminal is that is printed to; null for a pipe or a file, whose lines have no bound."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else None
 
 
 def read_lines(what: str) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,10 +18,10 @@ import click
 from flask.cli import with_appcontext
 
 from flask_aibridge.api.interceptions import document, full_document
-from flask_aibridge.cli.answers import app_state
+from flask_aibridge.cli.answers import app_state, room
 from flask_aibridge.cli.following import Follower, pages_of
 from flask_aibridge.cli.keys import read_span
-from flask_aibridge.cli.layout import Column, fitted, line, printable, widths
+from flask_aibridge.cli.layout import Column, Layout, printable
 from flask_aibridge.errors import AIBridgeError, ServicesUnavailable
 from flask_aibridge.services.records import Status
 from flask_aibridge.services.storage import MAX_LIMIT, InterceptionView, Query
@@ -36,15 +35,15 @@ MAX_LISTED: Final = 100_000
 """Interceptions of one list; a longer one is an export (``GET …/interceptions?format=csv``)."""
 
 COLUMNS: Final = (
-    Column("started (UTC)"),
-    Column("status"),
-    Column("user", gives_way=True),
-    Column("provider", gives_way=True),
-    Column("model", gives_way=True),
-    Column("by", gives_way=True),
-    Column("input", right=True),
-    Column("output", right=True),
-    Column("seconds", right=True),
+    Column("started (UTC)", leaves=2),
+    Column("status", leaves=1),
+    Column("user", gives_way=True, leaves=3),
+    Column("provider", gives_way=True, leaves=7),
+    Column("model", gives_way=True, leaves=4),
+    Column("by", gives_way=True, leaves=8),
+    Column("input", right=True, leaves=6),
+    Column("output", right=True, leaves=5),
+    Column("seconds", right=True, leaves=9),
     Column("id"),
 )
 
@@ -141,7 +140,7 @@ class _Printer:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._sizes: list[int] | None = None
+        self._layout: Layout | None = None
 
     def print(self, views: Sequence[InterceptionView]) -> None:
         if self._as_json:
@@ -153,21 +152,16 @@ class _Printer:
         sys.stdout.flush()
 
     def _print_rows(self, rows: Sequence[Sequence[str]]) -> None:
-        if self._sizes is None:
-            wanted = widths(COLUMNS, rows)
-            self._sizes = fitted(COLUMNS, wanted, _room()) if sys.stdout.isatty() else wanted
-            click.secho(line(COLUMNS, [column.title for column in COLUMNS], self._sizes), dim=True)
+        if self._layout is None:
+            self._layout = Layout(COLUMNS, rows, room())
+            click.secho(self._layout.titles, dim=True)
         for row in rows:
-            click.echo(line(COLUMNS, row, self._sizes))
+            click.echo(self._layout.line(row))
 
     def end(self) -> None:
         """Say so where there was nothing; beside what scripts read."""
-        if not self._as_json and self._sizes is None:
+        if not self._as_json and self._layout is None:
             click.echo("There are no such interceptions.", err=True)
-
-
-def _room() -> int:
-    return shutil.get_terminal_size((80, 24)).columns
 
 
 def _row(view: InterceptionView) -> tuple[str, ...]:

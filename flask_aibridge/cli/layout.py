@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from unicodedata import combining, east_asian_width
 
-__all__ = ["Column", "cut", "fitted", "line", "printable", "widths"]
+__all__ = ["Column", "Layout", "cut", "fitted", "line", "printable", "widths"]
 
 GAP: Final = "  "
 
@@ -19,12 +19,39 @@ class Column:
 
     :param gives_way: whether it is cut where the terminal is too narrow.
     :param right: whether it stands to the right, as numbers do.
+    :param leaves: where cutting is not enough, columns are left out, those with the highest number first; one with 0
+        never is.
     """
 
-    def __init__(self, title: str, *, gives_way: bool = False, right: bool = False) -> None:
+    def __init__(self, title: str, *, gives_way: bool = False, right: bool = False, leaves: int = 0) -> None:
         self.title = title
         self.gives_way = gives_way
         self.right = right
+        self.leaves = leaves
+
+
+class Layout:
+    """How the rows of a table are laid out: which columns there are, and how wide.
+
+    :param rows: printable texts; later ones may be longer, and are cut where their column gives way.
+    :param room: cells of a terminal, or null where there is no bound.
+    """
+
+    def __init__(self, columns: Sequence[Column], rows: Iterable[Sequence[str]], room: int | None) -> None:
+        wanted = widths(columns, rows)
+        self._places = list(range(len(columns))) if room is None else _kept(columns, wanted, room)
+        self._columns = [columns[n] for n in self._places]
+        sizes = [wanted[n] for n in self._places]
+        self._sizes = sizes if room is None else fitted(self._columns, sizes, room)
+
+    @property
+    def titles(self) -> str:
+        """The first line."""
+        return line(self._columns, [column.title for column in self._columns], self._sizes)
+
+    def line(self, row: Sequence[str]) -> str:
+        """The line of a row."""
+        return line(self._columns, [row[n] for n in self._places], self._sizes)
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -82,6 +109,18 @@ def fitted(columns: Sequence[Column], wanted: Sequence[int], room: int) -> list[
             break
         found[max(cuttable, key=lambda n: found[n])] -= 1
     return found
+
+
+def _kept(columns: Sequence[Column], wanted: Sequence[int], room: int) -> list[int]:
+    """The places of the columns for which there is room, once all that give way are cut as far as can be."""
+    least = [min(size, LEAST) if each.gives_way else size for each, size in zip(columns, wanted, strict=True)]
+    places = list(range(len(columns)))
+    while sum(least[n] + len(GAP) for n in places) - len(GAP) > room:
+        leaving = [n for n in places if columns[n].leaves]
+        if not leaving:
+            break
+        places.remove(max(leaving, key=lambda n: columns[n].leaves))
+    return places
 
 
 def line(columns: Sequence[Column], row: Sequence[str], sizes: Sequence[int]) -> str:

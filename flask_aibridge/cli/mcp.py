@@ -25,12 +25,20 @@ from flask_aibridge.cli.answers import (
     read_lines,
     read_variable,
 )
+from flask_aibridge.cli.layout import Column
 from flask_aibridge.services.configuration.mcp import HostMCPConfigurator
 from flask_aibridge.services.interfaces import MCPServerConfig
 
 __all__ = ["mcp"]
 
-_COLUMNS: Final = ("id", "url", "allowed tools", "denied tools", "from", "error")
+_COLUMNS: Final = (
+    Column("id"),
+    Column("url", gives_way=True),
+    Column("allowed tools", gives_way=True, leaves=1),
+    Column("denied tools", gives_way=True, leaves=1),
+    Column("from", leaves=2),
+    Column("error"),
+)
 
 
 @click.group()

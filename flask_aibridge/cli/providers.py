@@ -26,12 +26,20 @@ from flask_aibridge.cli.answers import (
     read_lines,
     read_variable,
 )
+from flask_aibridge.cli.layout import Column
 from flask_aibridge.config import DEFAULT_BASE_URLS
 from flask_aibridge.services.configuration.providers import ProviderEntry, StoredProviders
 
 __all__ = ["provider"]
 
-_COLUMNS: Final = ("name", "type", "base url", "enabled", "keys", "error")
+_COLUMNS: Final = (
+    Column("name"),
+    Column("type"),
+    Column("base url", gives_way=True, leaves=2),
+    Column("enabled"),
+    Column("keys", gives_way=True, leaves=1),
+    Column("error"),
+)
 
 
 @click.group()
