@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ from weakref import ref
 from flask_aibridge.api.access import Access, Loader
 from flask_aibridge.config import Settings
 from flask_aibridge.license.gate import Gate
+from flask_aibridge.license.holder import LicenseHolder
 from flask_aibridge.transport import TransportFactory
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from flask_aibridge.extension import AIBridge
+    from flask_aibridge.license.store import LicenseStore
     from flask_aibridge.services.authorizer import KeyLoader
     from flask_aibridge.services.configuration.mcp import HostMCPConfigurator
     from flask_aibridge.services.configuration.providers import ConfiguredProviders, StoredProviders
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from flask_aibridge.services.storage import Store
 
 __all__ = ["AppState", "Callbacks", "Mounted"]
+
+EMBEDDED_FOLDER: Final = "aibridge"
+"""Below the app's instance folder: what the embedded server keeps."""
 
 SPOOL_FOLDER: Final = "aibridge/spool"
 """Below the app's instance folder: where records wait while the store is away."""
@@ -54,22 +60,22 @@ class Callbacks:
         self.user_loader: Loader | None = None
         self.authorizer: Authorizer | None = None
         self.observer: CallObserver | None = None
+        self.features: set[str] = set()
 
 
 class AppState:
     """What belongs to one app: ``app.extensions["aibridge"]``.
 
-    ``settings`` is what the config said, ``gate`` guards the public door, ``mounted`` is the bridge and its
-    transport. :meth:`store`, :meth:`services` and :meth:`recording` are opened at the first call, by whichever thread
+    ``settings`` is what the config said, ``licenses`` what is licensed, ``gate`` guards the public door, ``mounted``
+    is the bridge and its transport. :meth:`store`, :meth:`services` and :meth:`recording` are opened at the first call, by whichever thread
     makes it; nothing is connected or started before.
     """
 
     def __init__(
-        self, extension: AIBridge, settings: Settings, gate: Gate, callbacks: Callbacks, app: Flask
+        self, extension: AIBridge, settings: Settings, token: str | None, callbacks: Callbacks, app: Flask
     ) -> None:
         self.extension = extension
         self.settings = settings
-        self.gate = gate
         self.mounted = Mounted()
         self.callbacks = callbacks
         self.access = Access(
@@ -93,6 +99,17 @@ class AppState:
         self._provider_configurator: ConfiguredProviders | StoredProviders | None = None
         self._mcp_configurator: HostMCPConfigurator | None = None
         self._recording: Recording | None = None
+        self._license_store: LicenseStore | None = None
+        self.licenses = LicenseHolder(
+            settings.license_public_keys,
+            () if token is None else (token,),
+            store=self.license_store,
+            has_store=self._may_have_licenses,
+            deny_lists=settings.license_deny_lists,
+            count_users=None if settings.recording == "off" else self._count_users,
+        )
+        self.licenses.declare(*callbacks.features)
+        self.gate = Gate(holder=self.licenses)
 
     def __repr__(self) -> str:
         return (
@@ -137,11 +154,20 @@ class AppState:
         """
         return self._open("_recording", self._make_recording)
 
+    def license_store(self) -> LicenseStore:
+        """Where installed licences are kept: beside the records.
+
+        :raises ConfigError: as :meth:`store`.
+        :raises ServicesUnavailable: as :meth:`store`.
+        """
+        return self._open("_license_store", self._open_license_store)
+
     def close(self) -> None:
         """Flush and close what is open. All of it can be used again."""
+        self.licenses.close()  # first, and not within the lock: it waits for a thread that may be opening the store
         with self._opening:
             recording, store = self._recording, self._store
-            self._recording = self._services = self._store = None
+            self._recording = self._services = self._store = self._license_store = None
             self._provider_configurator = self._mcp_configurator = None
         if recording is not None:
             recording.close()
@@ -165,6 +191,28 @@ class AppState:
         from flask_aibridge.services.opening import open_store
 
         return open_store(self.settings, self._instance_path)
+
+    def _open_license_store(self) -> LicenseStore:
+        from flask_aibridge.license.store import MemoryLicenseStore
+        from flask_aibridge.services.memory import MemoryStore
+
+        store = self.store()
+        if isinstance(store, MemoryStore):
+            return MemoryLicenseStore()
+        from flask_aibridge.license.redis_license_store import RedisLicenseStore
+        from flask_aibridge.services.redis.store import RedisStore
+
+        assert isinstance(store, RedisStore)
+        return RedisLicenseStore(store.connection, self.settings.redis_prefix)
+
+    def _may_have_licenses(self) -> bool:
+        # No embedded server is started only to find that nothing is installed in it.
+        return self.settings.redis_url is not None or Path(self._instance_path, EMBEDDED_FOLDER).exists()
+
+    def _count_users(self) -> int:
+        from flask_aibridge.license.usage import active_users
+
+        return active_users(self.store(), time.time())
 
     def _make_services(self) -> HostServices:
         from flask_aibridge.services.authorizer import HostAuthorizer

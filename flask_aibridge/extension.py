@@ -6,9 +6,9 @@ What belongs to an app is an :class:`AppState` in ``app.extensions["aibridge"]``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context
@@ -18,7 +18,9 @@ from flask_aibridge.api.management import Management
 from flask_aibridge.app_state import AppState, Callbacks, Mounted
 from flask_aibridge.config import BRIDGE, BUILT_IN, Settings, read_settings
 from flask_aibridge.errors import ConfigError
-from flask_aibridge.license.gate import Gate, read_license_file
+from flask_aibridge.license import faces
+from flask_aibridge.license.gate import read_license_file
+from flask_aibridge.license.refusal_forms import provider_types
 from flask_aibridge.public_door import make_public_door
 from flask_aibridge.transport import TransportFactory
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from flask.ctx import AppContext
 
     from flask_aibridge.api.access import Loader
+    from flask_aibridge.license.holder import LicenseHolder
     from flask_aibridge.services.authorizer import KeyLoader
     from flask_aibridge.services.configuration.token_fetching import TokenLoader
     from flask_aibridge.services.interfaces import Authorizer, CallObserver
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["AIBridge", "AppState", "Mounted"]
 
 EXTENSION: Final = "aibridge"
+
+P = ParamSpec("P")
 
 _KeyLoader = TypeVar("_KeyLoader", bound="KeyLoader")
 _TokenLoader = TypeVar("_TokenLoader", bound="TokenLoader")
@@ -84,23 +89,34 @@ class AIBridge:
             )
         default = self._default_wsgi_app if wsgi_app is None else wsgi_app
         settings = read_settings(app.config, os.environ, wsgi_app=default)
-        gate = Gate(settings.license_public_keys, _license(settings, app))
-        state = AppState(self, settings, gate, self._callbacks, app)
+        _check_parts(settings)
+        state = AppState(self, settings, _license(settings, app), self._callbacks, app)
         bridge = _bridge(state)
         if bridge is not None:
             state.mount(bridge, _transport_factory(app, settings, bridge))
-        app.register_blueprint(make_public_door(settings.url_prefix, gate, lambda: state.mounted.wsgi_app))
+        app.register_blueprint(
+            make_public_door(
+                settings.url_prefix,
+                state.gate,
+                lambda: state.mounted.wsgi_app,
+                provider_type=provider_types(settings.providers).get,
+                refusal_status=settings.license_status,
+            )
+        )
         management = Management(
             access=state.access,
             store=state.store,
             services=state.services,
             provider_configurator=state.provider_configurator,
             mcp_configurator=state.mcp_configurator,
+            license_holder=state.licenses,
         )
         # Here, because its schemas bring marshmallow, which reading a licence or carrying a request does without.
         from flask_aibridge.api.frame import make_management_blueprint
+        from flask_aibridge.api.licenses import make_license_blueprint
 
         app.register_blueprint(make_management_blueprint(management, settings.url_prefix))
+        app.register_blueprint(make_license_blueprint(management))
         app.extensions[EXTENSION] = state
         self._apps.add(app)
 
@@ -189,6 +205,27 @@ class AIBridge:
         return callback
 
     @property
+    def licenses(self) -> LicenseHolder:
+        """What is licensed, and what may be installed or removed."""
+        return self._find()[1].licenses
+
+    def requires(self, feature: str) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
+        """A decorator for views of the host's own: they are called only while the feature is licensed.
+
+        :param feature: its name in the licences, one of the host's own as well.
+        :raises ValueError: for a feature without a name.
+        """
+        decorate = faces.requires(
+            feature,
+            lambda: self._find()[1].licenses,
+            status=lambda: self._find()[1].settings.license_status,
+        )
+        self._callbacks.features.add(feature)
+        for app in self._apps:
+            app.extensions[EXTENSION].licenses.declare(feature)
+        return decorate
+
+    @property
     def authorizer(self) -> Authorizer | None:
         """An Authorizer of the host's, in place of all others; ``None`` unless one was assigned. Assign it before the
         first request."""
@@ -242,6 +279,18 @@ def _require_wsgi_app(wsgi_app: object, *, none_allowed: bool = False) -> None:
         return
     if not callable(wsgi_app):
         raise TypeError(f"A bridge is a WSGI app, a callable (environ, start_response); got {wsgi_app!r}.")
+
+
+def _check_parts(settings: Settings) -> None:
+    """Have the parts say what is wrong with values whose insides only they know: now, and not to each request."""
+    if settings.redis_url is not None and not settings.redis_url.startswith("memory:"):
+        from flask_aibridge.services.redis.address import parse_redis_url
+
+        parse_redis_url(settings.redis_url)
+    if settings.mcp_servers:
+        from flask_aibridge.services.configuration.mcp_servers import mcp_servers_from
+
+        mcp_servers_from(settings.mcp_servers)
 
 
 def _license(settings: Settings, app: Flask) -> str | None:

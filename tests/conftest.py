@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,13 +10,24 @@ from hypothesis import HealthCheck, settings
 
 from tests.leaks import Snapshot
 
+ENVIRONMENT = os.environ.get("FLASK_AIBRIDGE_TOX_ENV")
+EVERYTHING = ENVIRONMENT in (None, "servers", "coverage")
+"""Whether this run is the one that has every kind of server and the slow tests: outside tox, and in its environment
+``servers``. The others have one kind: what they are for are the versions of Python and of the libraries."""
+
 DEADLINE_SECONDS = 20.0
 """How long a test waits for an event that must come: far beyond a slow machine's need, well below a hang."""
 
 # How long an example takes says something about the machine; in a fresh environment the first draw of text builds the
 # tables of Unicode, which takes seconds. A failure prints what reproduces it, so no database is kept.
 settings.register_profile(
-    "project", deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "project",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Examples are about the code, so one Python with all of them is enough; the other runs look for what differs there.
+    max_examples=100 if EVERYTHING or ENVIRONMENT == "py313" else 20,
 )
 settings.load_profile("project")
 
@@ -33,3 +45,12 @@ def no_leaks() -> Iterator[None]:
     yield
     left = before.still_left_behind(DEADLINE_SECONDS)
     assert not left, f"left behind by the test: {', '.join(left)}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the slow tests to the run that has everything."""
+    if EVERYTHING:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: the environment `servers` only"))

