@@ -23,6 +23,17 @@ html_theme_options = {
 }
 html_sidebars = {"**": ["about.html", "navigation.html", "searchbox.html"]}
 
+def drop_mark(_app, _what, _name, _object, _options, lines):
+    """Leave out the word that marks a module without I/O: it is for who reads the code."""
+    if lines and lines[0].startswith("Pure: "):
+        text = lines[0].removeprefix("Pure: ")
+        lines[0] = text[:1].upper() + text[1:]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", drop_mark)
+
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
