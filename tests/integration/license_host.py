@@ -1,4 +1,5 @@
-"""A host application for gunicorn: two views, one of which needs a licence. Every answer tells which worker gave it."""
+"""A host application for gunicorn: a view of its own, one that needs a licence, and the public door. Every answer tells
+which worker gave it."""
 
 from __future__ import annotations
 
@@ -6,16 +7,14 @@ import os
 
 from flask import Flask, Response
 
-from flask_aibridge.license.faces import requires
-from flask_aibridge.license.holder import LicenseHolder
-from flask_aibridge.license.redis_license_store import RedisLicenseStore
-from flask_aibridge.services.redis.connection import RedisConnection
+from flask_aibridge import AIBridge
 
 app = Flask(__name__)
-connection = RedisConnection(os.environ["LICENSE_REDIS_URL"])
-holder = LicenseHolder(
-    {"k1": os.environ["LICENSE_PUBLIC_KEY"]}, store=lambda: RedisLicenseStore(connection, "test")
-)
+app.config["AIBRIDGE_REDIS_URL"] = os.environ["LICENSE_REDIS_URL"]
+app.config["AIBRIDGE_REDIS_PREFIX"] = "test"
+app.config["AIBRIDGE_LICENSE_PUBLIC_KEYS"] = {"k1": os.environ["LICENSE_PUBLIC_KEY"]}
+app.config["AIBRIDGE_PROVIDERS"] = {}
+bridge = AIBridge(app)
 
 
 @app.get("/own")
@@ -24,7 +23,7 @@ def own() -> str:
 
 
 @app.get("/licensed")
-@requires("aibridge", lambda: holder)
+@bridge.requires("aibridge")
 def licensed() -> str:
     return "licensed"
 
