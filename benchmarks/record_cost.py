@@ -16,12 +16,12 @@ from recorded import accounting_of, content_of, history, key_of, started_now
 from redis_server import Server
 
 from flask_aibridge.services.authorizer import HostAuthorizer
-from flask_aibridge.services.hosting import HostServices
-from flask_aibridge.services.interfaces import Credential
 from flask_aibridge.services.configuration.mcp import HostMCPConfigurator
 from flask_aibridge.services.configuration.providers import ConfiguredProviders
-from flask_aibridge.services.recording.recorder import Recording
+from flask_aibridge.services.hosting import HostServices
+from flask_aibridge.services.interfaces import Credential
 from flask_aibridge.services.recording.queue import BATCH_RECORDS
+from flask_aibridge.services.recording.recorder import Recording
 from flask_aibridge.services.records import InterceptionStart, Record
 from flask_aibridge.services.spool.spool import Spool
 from flask_aibridge.services.storage import Store

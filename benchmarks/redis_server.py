@@ -13,8 +13,8 @@ from typing import Any
 
 import redis
 
-from flask_aibridge.services.redis.keys import Keys
 from flask_aibridge.services.redis.connection import RedisConnection
+from flask_aibridge.services.redis.keys import Keys
 from flask_aibridge.services.redis.store import RedisStore
 
 SCANNED = 1000

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import version as installed_version
 
+from sphinx.application import Sphinx
+
 project = "Flask-AIBridge"
 author = "Flask-AIBridge contributors"
 copyright = author
@@ -23,14 +25,17 @@ html_theme_options = {
 }
 html_sidebars = {"**": ["about.html", "navigation.html", "searchbox.html"]}
 
-def drop_mark(_app, _what, _name, _object, _options, lines):
+
+def drop_mark(
+    _app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
     """Leave out the word that marks a module without I/O: it is for who reads the code."""
     if lines and lines[0].startswith("Pure: "):
         text = lines[0].removeprefix("Pure: ")
         lines[0] = text[:1].upper() + text[1:]
 
 
-def setup(app):
+def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", drop_mark)
 
 

@@ -11,6 +11,7 @@
             ├── Unauthorized        a credential is not accepted; ``.reason`` says why, for the log alone
             ├── InvalidRecord       a record cannot be stored; also a ``ValueError``
             ├── ServicesUnavailable the services, or their store, are away; ``.retry_after`` in seconds
+            │   └── KeyNotChecked   the host's own callback, or Authorizer, could not say whose a key is
             ├── Unsealable          an encrypted value cannot be opened with ``AIBRIDGE_SECRET_KEY``
             ├── NotRecorded         neither the store nor the spool takes a record; a request must not go on
             └── ProtocolMismatch    client and server of the RPC, or their keys, do not fit each other
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigError",
     "ConfigWarning",
     "InvalidRecord",
+    "KeyNotChecked",
     "LicenseError",
     "NotRecorded",
     "ProtocolMismatch",
@@ -106,15 +108,23 @@ class ServicesUnavailable(ServiceError):
     """The services cannot be reached, or their store is away.
 
     :param retry_after: seconds after which asking again makes sense.
+    :param not_asked: whether it is certain that nothing was done; else what was asked may have been, for all that
+        is known here.
     """
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0, not_asked: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.not_asked = not_asked
 
-    def __reduce__(self) -> tuple[type[ServicesUnavailable], tuple[str, float]]:
-        """Pickle with both arguments."""
-        return type(self), (str(self), self.retry_after)
+    def __reduce__(self) -> tuple[type[ServicesUnavailable], tuple[str, float, bool]]:
+        """Pickle with all arguments."""
+        return type(self), (str(self), self.retry_after, self.not_asked)
+
+
+class KeyNotChecked(ServicesUnavailable):
+    """What the host has of its own to say whose a key is (``key_loader``, an Authorizer) failed. That says something of
+    this key, which anybody may have sent, and nothing of the store."""
 
 
 class Unsealable(ServiceError):

@@ -15,6 +15,9 @@ EVERYTHING = ENVIRONMENT in (None, "servers", "coverage")
 """Whether this run is the one that has every kind of server and the slow tests: outside tox, and in its environment
 ``servers``. The others have one kind: what they are for are the versions of Python and of the libraries."""
 
+BRIEF = ("base", "min", "py312")
+"""The runs without the slow tests, which are about threads, signals and descriptors, not about a library's version."""
+
 DEADLINE_SECONDS = 20.0
 """How long a test waits for an event that must come: far beyond a slow machine's need, well below a hang."""
 
@@ -48,9 +51,11 @@ def no_leaks() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the slow tests to the run that has everything."""
-    if EVERYTHING:
-        return
+    """Leave out what other environments run: the whole of ``tox`` has to be done in the time of a cup of coffee."""
+    left_out = {} if EVERYTHING else {"servers": "in the environment `servers`"}
+    if ENVIRONMENT in BRIEF:
+        left_out["slow"] = "slow: on the oldest and the newest Python"
     for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: the environment `servers` only"))
+        for marker, reason in left_out.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))

@@ -21,6 +21,8 @@ import flask_aibridge
 from flask_aibridge.cli import aibridge
 from flask_aibridge.testing import AnswerWith, StandInProvider, serve_stand_in
 
+pytestmark = pytest.mark.slow
+
 ROOT = str(Path(flask_aibridge.__path__[0]).parent)
 PROVIDER_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 ORDER = [

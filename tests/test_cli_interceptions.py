@@ -16,11 +16,11 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_aibridge.cli import following as cli_following
-from flask_aibridge.cli import interceptions as cli_interceptions
 from flask_aibridge.api.interceptions import document, full_document
 from flask_aibridge.cli import aibridge
-from flask_aibridge.cli.layout import Column, cut, fitted, line, printable, width_of, widths
+from flask_aibridge.cli import following as cli_following
+from flask_aibridge.cli import interceptions as cli_interceptions
+from flask_aibridge.cli.layout import Column, Layout, cut, fitted, line, printable, width_of, widths
 from flask_aibridge.errors import ConfigError, ServicesUnavailable
 from flask_aibridge.services.memory.store import MemoryStore
 from flask_aibridge.services.storage import Store
@@ -392,3 +392,25 @@ def test_a_terminal_gets_a_table_that_fits(store: MemoryStore, monkeypatch: pyte
     assert max(map(len, printed[:2])) <= 120
     assert start.id in printed[1]
     assert "a" * 50 in printed[3]
+
+
+@pytest.mark.parametrize("room", [40, 60, 80, 100, 120, 200])
+def test_a_narrow_terminal_has_fewer_columns_and_whole_ids(room: int) -> None:
+    """No line is broken by the terminal, and what ``show`` asks for is always there."""
+    row = (
+        "01-01 00:00:00",
+        "upstream_truncated",
+        "u" * 50,
+        "p" * 20,
+        "m" * 99,
+        "b" * 20,
+        "9" * 9,
+        "9" * 9,
+        "9.0",
+        "f" * 32,
+    )
+    layout = Layout(cli_interceptions.COLUMNS, [row], room)
+    for text in (layout.titles, layout.line(row)):
+        assert width_of(text) <= room
+    assert layout.line(row).endswith("f" * 32)
+    assert ("upstream_truncated" in layout.line(row)) == (room >= 60)

@@ -123,6 +123,29 @@ class TestList:
         assert "2030-12-31T00:00:00Z" in result.stdout
         assert api_keys.parse(adas)[1] not in result.stdout
 
+    def test_nothing_in_it_is_for_the_terminal_to_obey(self, store: MemoryStore) -> None:
+        """Whatever names a row of the store has: it may be another program's."""
+        key_id, secret = api_keys.generate(bytes(api_keys.RANDOM_BYTES))
+        store.put_api_key(
+            api_keys.new_row(
+                key_id, secret, owner="\x1b[2Jme\n", now=datetime.now(UTC), display_name="\x9b\u202e"
+            )
+        )
+        for arguments in (["list"], ["revoke", key_id]):
+            output = run(lambda: store, *arguments).output
+            assert "me" in output
+            assert output.replace("\n", "").isprintable()
+
+    def test_a_narrow_terminal_has_fewer_columns(
+        self, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The id, the owner, how it stands and when it expires come first."""
+        create(store, "alice-in-wonderland", "--name", "l" * 90, "--expires", "9d")
+        monkeypatch.setattr("flask_aibridge.cli.answers.room", lambda: 52)
+        lines = run(lambda: store, "list").output.splitlines()
+        assert max(map(len, lines)) <= 52
+        assert lines[0].split() == ["id", "owner", "status", "expires_at"]
+
     def test_json(self, store: MemoryStore) -> None:
         adas = create(store, "ada")
         document = json.loads(run(lambda: store, "list", "--json").stdout)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from flask import Flask
 
 from flask_aibridge import config
 from flask_aibridge.bridge.providers.registry import TYPES
+from flask_aibridge.cli import aibridge
 from flask_aibridge.license.refusals import REFUSALS
 from flask_aibridge.services.embedded import server_binary
 from flask_aibridge.testing import serve_stand_in
@@ -60,3 +63,36 @@ def _first_program(page: Path) -> str:
     lines = page.read_text(encoding="utf-8").split(".. code-block:: python\n", 1)[1].splitlines()
     end = next(i for i, line in enumerate(lines) if line and not line.startswith("   "))
     return textwrap.dedent("\n".join(lines[:end]))
+
+
+def _commands() -> list[str]:
+    """Every ``flask aibridge …`` that the documentation and the README show."""
+    pages = [*DOCS.rglob("*.rst"), DOCS.parent / "README.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    found = re.findall(r"flask(?: --app [\w.:]+)? aibridge ([a-z][^`\n|<#]*)", text)
+    return sorted({command.strip() for command in found})
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_command_that_is_shown_exists(command: str) -> None:
+    """With its flags: whoever copies it is not told that there is none."""
+    group: Any = aibridge
+    words = command.split()
+    while words and isinstance(group, click.Group):
+        found = group.get_command(click.Context(group), words.pop(0))
+        assert found is not None, command
+        group = found
+    flags = {flag for each in group.params for flag in (*each.opts, *each.secondary_opts)}
+    assert {word for word in words if word.startswith("--")} <= flags
+
+
+def test_every_command_is_in_the_reference() -> None:
+    """With each of its flags: ``--help`` is not the only place to look."""
+    page = (DOCS / "reference" / "demo.rst").read_text(encoding="utf-8")
+    for name in ("interceptions", "key", "mcp", "provider"):
+        group = aibridge.get_command(click.Context(aibridge), name)
+        assert isinstance(group, click.Group)
+        for command, each in group.commands.items():
+            assert f"``flask aibridge {name} {command}" in page
+            flags = {flag for option in each.params for flag in option.opts if flag.startswith("--")}
+            assert [flag for flag in flags if f"``{flag}``" not in page] == []

@@ -80,7 +80,7 @@ def make_management_blueprint(
         cast(Part, import_module(f"{__package__}.{part}")).add_routes(blueprint, management)
     blueprint.record_once(_refuse_other_methods)
     blueprint.url_value_preprocessor(_drop_host)
-    blueprint.after_request(_forbid_caching)
+    blueprint.after_request(_guard)
     _answer_with_problems(blueprint)
     return blueprint
 
@@ -124,8 +124,10 @@ def _drop_host(_endpoint: str | None, values: dict[str, Any] | None) -> None:
         values.pop(HOST, None)
 
 
-def _forbid_caching(response: Response) -> Response:
+def _guard(response: Response) -> Response:
     response.headers["Cache-Control"] = "no-store"
+    # What clients named (models, sessions) is in many answers: no browser is to take one of them for a page.
+    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 

@@ -37,7 +37,7 @@ _COLUMNS: Final = (
     Column("allowed tools", gives_way=True, leaves=1),
     Column("denied tools", gives_way=True, leaves=1),
     Column("from", leaves=2),
-    Column("error"),
+    Column("error", gives_way=True),
 )
 
 

@@ -38,7 +38,7 @@ _COLUMNS: Final = (
     Column("base url", gives_way=True, leaves=2),
     Column("enabled"),
     Column("keys", gives_way=True, leaves=1),
-    Column("error"),
+    Column("error", gives_way=True),
 )
 
 

@@ -85,6 +85,7 @@ class Demonstration:
         settings = [partner.settings for partner in partners]
         self._bridge = Bridge(settings, api_keys={USER: self.api_key}, hooks=[self.records])
         self.app = Flask("flask_aibridge.demo", static_folder=None)
+        self.app.config["AIBRIDGE_REDIS_URL"] = "memory://"  # a demo starts no server, and leaves no file
         self.app.config["AIBRIDGE_LICENSE_PUBLIC_KEYS"] = {
             self._signing_key.kid: self._signing_key.public_pem
         }

@@ -1,8 +1,8 @@
 """What a bridge needs of its host: Recorder, Authorizer, MCPConfigurator, ProviderConfigurator.
 
 ``interfaces`` has the protocols and ``records`` what is recorded; ``hosting`` puts this host's own implementations
-together, ``rpc`` reaches another's, ``recording`` is what a bridge holds of either. ``storage`` says what a store has to
-do, ``memory`` and ``redis`` do it.
+together, ``rpc`` reaches another's, ``recording`` is what a bridge holds of either. ``storage`` says what a store has
+to do, ``memory`` and ``redis`` do it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from flask_aibridge.errors import KeyNotChecked, ServicesUnavailable
 from flask_aibridge.services.authorizer import HostAuthorizer
 from flask_aibridge.services.interfaces import (
     AccessTokens,
@@ -71,10 +72,15 @@ class HostServices:
         checked and the start recorded in one. The start's id has to be of the shard of such a key then.
         """
         with self._call("services", "admit"):
-            known = None if credential is None else self._known(credential)
+            try:
+                known = None if credential is None else self._known(credential)
+                store = self._store()
+            except ServicesUnavailable as error:
+                error.not_asked = True
+                raise
             if known is None:
-                return self._store().admit(start, credential)
-            admission = self._store().admit(_on_behalf_of(start, known), None)
+                return store.admit(start, credential)
+            admission = store.admit(_on_behalf_of(start, known), None)
             return replace(admission, authorization=known)
 
     def close(self) -> None:
@@ -83,9 +89,12 @@ class HostServices:
             self._opened.close()
 
     def _known(self, credential: Credential) -> Authorization | None:
-        if isinstance(self._asked, HostAuthorizer):
-            return self._asked.authorize_locally(credential)
-        return self._asked.authorize(credential)
+        try:
+            if isinstance(self._asked, HostAuthorizer):
+                return self._asked.authorize_locally(credential)
+            return self._asked.authorize(credential)
+        except ServicesUnavailable as error:
+            raise KeyNotChecked(str(error), error.retry_after) from None
 
     def _store(self) -> Store:
         self._opened = store = self._find_store()

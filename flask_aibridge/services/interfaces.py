@@ -161,6 +161,7 @@ class ProviderConfigurator(Protocol):
 
     def watch_providers(self) -> AbstractContextManager[Iterator[int]]:
         """A stream of versions: one on subscribing, then one for each change, for as long as the context is open.
+        Leaving the context ends the iterator, also one that another thread is waiting in.
 
         Signals of changes that follow one another closely may be one.
         """

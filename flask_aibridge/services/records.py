@@ -43,7 +43,14 @@ MAX_TOKENS: Final = 10**12
 APPLICATION: Final = "application"
 """Who is recorded as the initiator of calls that the host makes in process and on nobody's behalf."""
 
+GONE: Final = "The process that answered the request is gone."
+STOPPED: Final = "The process that answered the request was stopped before the answer had ended."
+"""What stand-in ends say."""
+
+_STAND_IN: Final = "sweep-"
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = 253_402_300_799_000  # the end of the year 9999
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -80,7 +87,7 @@ class InterceptionStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionEnd:
-    """An interception has ended. The first end counts, but for one that a sweep wrote for a worker believed dead."""
+    """An interception has ended. The first end counts, but for a stand-in (``stand_in_end``)."""
 
     id: str
     interception_id: str
@@ -162,6 +169,26 @@ def interception_of(record: Record) -> str:
     return record.id if isinstance(record, InterceptionStart) else record.interception_id
 
 
+def stand_in_end(interception_id: str, at: datetime, message: str) -> InterceptionEnd:
+    """An ``interrupted`` end for an interception whose real one nobody has seen: its worker is gone, or stops.
+
+    Should the real one come later all the same, it takes the place of this one. It is told by its id.
+    """
+    return InterceptionEnd(
+        id=f"{_STAND_IN}{interception_id}",
+        interception_id=interception_id,
+        status="interrupted",
+        error_type="interrupted",
+        error_message=message,
+        ended_at=max(at, started_at_of(interception_id)),
+    )
+
+
+def is_stand_in(end: InterceptionEnd) -> bool:
+    """Whether an end gives way to a real one."""
+    return end.id == f"{_STAND_IN}{end.interception_id}"
+
+
 def shard_of_key(key_id: str) -> int:
     """The shard of an API key, and of the interceptions it is used for."""
     return crc32(key_id.encode("utf-8", "surrogatepass")) % SHARDS
@@ -194,5 +221,5 @@ def id_prefix(moment: datetime) -> str:
 
 
 def started_at_of(interception_id: str) -> datetime:
-    """The time in an interception's id, to the millisecond."""
-    return datetime.fromtimestamp(int(interception_id[:12], 16) / 1000, UTC)
+    """The time in an interception's id, to the millisecond; no later than there are dates."""
+    return datetime.fromtimestamp(min(int(interception_id[:12], 16), _LAST) / 1000, UTC)

@@ -50,7 +50,11 @@ class APIKeyStore(Protocol):
     """Keeps API keys."""
 
     def put_api_key(self, row: APIKeyRow) -> None:
-        """Store a key, new or in place of the one with its id; ``last_used_at`` is left as it is stored."""
+        """Store a key, new or in place of the one with its id.
+
+        ``last_used_at`` is left as it is stored, and so is ``revoked_at`` once it is there: a row that was read before
+        the key was revoked, such as that of a rotation, does not bring it back.
+        """
 
     def api_key(self, key_id: str) -> APIKeyRow | None:
         """One key, or null."""

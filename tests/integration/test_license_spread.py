@@ -28,6 +28,8 @@ from flask_aibridge.services.storage import Query
 from tests.services.programs import environment
 from tests.services.servers import Server, redis_binary, started, valkey_binary, wait_until
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 

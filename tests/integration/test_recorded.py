@@ -31,6 +31,8 @@ MODEL = "claude-recorded"
 QUESTION = "Tell me about records please."
 ROUTES = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
 OVERLOADED = 529
+TOKENS = (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens"))
+"""What the providers call those that go in, and those that come out."""
 
 
 class Host:
@@ -112,11 +114,9 @@ def usage_of(body: bytes) -> tuple[int, int]:
     )
     found = [0, 0]
     for document in map(json.loads, documents):
-        for usage in (document.get("usage"), (document.get("message") or {}).get("usage")):
-            for place, names in enumerate(
-                (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens"))
-            ):
-                found[place] = next((usage[name] for name in names if name in (usage or {})), found[place])
+        for usage in (document.get("usage") or {}, (document.get("message") or {}).get("usage") or {}):
+            for place, names in enumerate(TOKENS):
+                found[place] = next((usage[name] for name in names if name in usage), found[place])
     return found[0], found[1]
 
 

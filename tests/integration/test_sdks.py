@@ -24,6 +24,8 @@ anthropic = pytest.importorskip("anthropic", minversion="2")
 
 from flask_aibridge.transport.httpx2 import AsyncWSGITransport, WSGITransport  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 20.0
 API_KEY = "aib_alice_secret"
 USER = [{"role": "user", "content": "Hi there"}]

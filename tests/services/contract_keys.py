@@ -55,11 +55,25 @@ class KeyContract:
 
     def test_putting_a_key_again_replaces_all_of_it(self, store: Store) -> None:
         """What the new row does not have, the stored one has no more."""
-        store.put_api_key(a_full_key_row())
+        full = a_full_key_row()
+        store.put_api_key(replace(full, key=replace(full.key, revoked_at=None)))
         row = a_key_row()
         store.put_api_key(row)
         assert store.api_key(KEY_ID) == row
         assert store.api_keys() == (row,)
+
+    def test_a_revoked_key_stays_revoked(self, store: Store) -> None:
+        """A row that was read before that, as a rotation's may be, does not bring it back."""
+        row = _row()
+        store.put_api_key(replace(row, key=replace(row.key, revoked_at=PAST)))
+        store.put_api_key(row)
+        store.put_api_key(replace(row, key=replace(row.key, revoked_at=FUTURE)))
+        stored = store.api_key(KEY_ID)
+        assert stored is not None
+        assert stored.key.revoked_at == PAST
+        with pytest.raises(Unauthorized) as refused:
+            store.authorize(KEY)
+        assert refused.value.reason == "revoked"
 
     @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
     def test_owners_may_be_called_anything(self, store: Store, name: str) -> None:

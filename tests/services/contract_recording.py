@@ -12,7 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flask_aibridge.errors import InvalidRecord
-from flask_aibridge.services.records import ENDS, MAX_TOKENS, SHARDS, InterceptionStart, Record, Status
+from flask_aibridge.services.records import (
+    ENDS,
+    MAX_TOKENS,
+    SHARDS,
+    InterceptionStart,
+    Record,
+    Status,
+    stand_in_end,
+)
 from flask_aibridge.services.storage import InterceptionView, Query, Store, TokenSums, UsageRow
 from tests.services.contract_records import (
     ODD_NAMES,
@@ -198,6 +206,21 @@ class RecordingContract:
         view = read(store, start)
         assert (view.end, view.status) == (first, "client_closed")
         assert store.interceptions(Query(status="completed")).count == 0
+
+    @pytest.mark.parametrize("order", [("start", "stand-in", "real"), ("stand-in", "start", "real")])
+    def test_a_real_end_takes_the_place_of_a_stand_in(self, store: Store, order: tuple[str, ...]) -> None:
+        """Once, and whether the start was there or not; a stand-in takes nothing's place."""
+        start = a_start()
+        stand_in, real = stand_in_end(start.id, start.started_at, "It stops."), an_end(start, "interrupted")
+        records: dict[str, Record] = {"start": start, "stand-in": stand_in, "real": real}
+        for each in order[:2]:
+            store.record([records[each]])
+        assert (read(store, start).end, read(store, start).status) == (stand_in, "interrupted")
+        later = stand_in_end(start.id, start.started_at, "It is gone.")
+        for end in (later, real, stand_in, an_end(start, "completed")):
+            store.record([end])
+        assert read(store, start).end == real
+        assert store.interceptions(Query(status="running")).count == 0
 
     @pytest.mark.parametrize("status", ENDS)
     def test_an_interception_stands_as_its_end_says(self, store: Store, status: Status) -> None:

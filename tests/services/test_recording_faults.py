@@ -30,7 +30,7 @@ from tests.services.switched_services import (
     wait_for,
 )
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leaks")]
 
 
 class Clock:

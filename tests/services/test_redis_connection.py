@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,9 +21,11 @@ from flask_aibridge.errors import ServicesUnavailable
 from flask_aibridge.services.redis import connection as redis_connection
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.scripts import Script
-from flask_aibridge.services.redis.wires import CONNECTIONS
+from flask_aibridge.services.redis.wires import CONNECTIONS, SOCKET_SECONDS
 from tests.services.deployments import Sentinel
 from tests.services.servers import Running, Server, redis_binary, started, valkey_binary, wait_until
+
+pytestmark = pytest.mark.slow
 
 PASSWORD = "sesame"
 LONG = 10.0
@@ -160,6 +163,62 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
     finally:
         one_redis_server.thaw()
     wait_until(is_back(connection), "Redis")
+
+
+def test_a_call_that_timed_out_is_not_tried_again(
+    one_redis_server: Running, connection: RedisConnection
+) -> None:
+    """Nor is another: Redis counts as away at once. What the first asked for may be done all the same."""
+    connection.execute("PING")
+    one_redis_server.freeze()
+    try:
+        away = [_refusal(connection) for _ in range(50)]
+    finally:
+        one_redis_server.thaw()
+    assert "does not answer in time" in str(away[0])
+    assert [error.not_asked for error in away] == [False] + [True] * 49
+    wait_until(is_back(connection), "Redis")
+
+
+def test_a_server_that_accepts_and_hangs_is_found_out_by_one() -> None:
+    """Those that come meanwhile wait for that one, and not one after another."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        with closing(RedisConnection(url)) as connection, ThreadPoolExecutor(CONNECTIONS) as pool:
+            began = monotonic()
+            away = list(pool.map(lambda _: _refusal(connection), range(CONNECTIONS)))
+            assert monotonic() - began < CONNECTIONS * SOCKET_SECONDS / 4
+    assert all(error.not_asked for error in away)
+
+
+def test_what_is_no_redis_is_away() -> None:
+    """Something else has the port; the error says so."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def answer() -> None:
+            accepted, _ = listener.accept()
+            with closing(accepted):
+                accepted.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                accepted.recv(4096)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        with closing(RedisConnection(url)) as connection:
+            assert "neither Redis nor Valkey" in str(_refusal(connection))
+        thread.join(LONG)
+
+
+def test_a_database_that_there_is_not_is_no_defect() -> None:
+    """The server refuses the connection; callers are told that Redis is away."""
+    with server_with(tcp=True) as server, closing(RedisConnection(f"{server.url}/9999")) as connection:
+        assert _refusal(connection).not_asked
+
+
+def _refusal(connection: RedisConnection) -> ServicesUnavailable:
+    with pytest.raises(ServicesUnavailable) as away:
+        connection.execute("PING")
+    return away.value
 
 
 def test_connections_that_went_bad_are_replaced(

@@ -363,3 +363,22 @@ def test_ids_of_interceptions_are_refused_before_anything_is_sent(
     with pytest.raises(ValueError, match="InterceptionStart.id"):
         store.record([a_start(), a_start(id="no-id")])
     assert contents(client, redis_prefix) == {}
+
+
+def test_what_is_long_is_not_repeated_in_the_stream(
+    store: RedisStore, client: Client, redis_prefix: str
+) -> None:
+    """It is bounded in entries, so an entry must not be of any size; a consumer finds the rest by the id."""
+    start = a_start(shard=0)
+    store.record([start, a_prompt(start, "x" * 5000), a_prompt(start, "short")])
+    with_ids = [fields for kind, fields in _stream(client, redis_prefix) if "interception" in fields]
+    assert with_ids == [{"kind": "PromptUsage", "interception": start.id}]
+    assert [kind for kind, fields in _stream(client, redis_prefix) if "record" in fields] == [
+        "InterceptionStart",
+        "PromptUsage",
+    ]
+
+
+def _stream(client: Client, prefix: str) -> list[tuple[str, dict[str, str]]]:
+    entries = client.xrange(f"{prefix}:{{s0}}:stream")
+    return [(fields["kind"], fields) for _, fields in entries]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from flask_aibridge.services.records import InterceptionStart
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys
 from flask_aibridge.services.redis.store import RedisStore
-from flask_aibridge.services.redis.upkeep import SWEEP_BATCH
+from flask_aibridge.services.redis.upkeep import ORPHAN_DAYS, SWEEP_BATCH
 from tests.services.contract_records import a_full_start, a_prompt, a_start, a_usage, everything_of, now
 from tests.services.redis_contents import Client, contents
 from tests.services.servers import Running, Server, wait_until
@@ -230,3 +231,39 @@ def test_copies_of_the_version_are_brought_into_line(
     assert client.mget(copies) == ["9"] * 16
     assert store.config_version() == 9
     assert store.put_config_row("providers", "a", "{}") == 10
+
+
+def test_what_waits_for_a_start_does_not_wait_for_ever(
+    make_store: Callable[..., RedisStore], client: Client, redis_prefix: str
+) -> None:
+    """Whatever the retention: the start may have been stored nowhere."""
+    store = make_store(retention_days=0)
+    lost, waiting = a_full_start(_old()), a_full_start(now() - timedelta(days=ORPHAN_DAYS - 1))
+    store.record([*everything_of(lost), *everything_of(waiting)])
+    _maintained(
+        store,
+        lambda: not any(lost.id in str(entry) for entry in _but_streams(client, redis_prefix).items()),
+        "the end of what waits in vain",
+    )
+    store.record([waiting])
+    view = store.interception(waiting.id)
+    assert view is not None
+    assert (view.status, len(view.usages), len(view.prompts)) == ("upstream_error", 2, 1)
+
+
+def _but_streams(client: Client, prefix: str) -> dict[str, Any]:
+    return {name: value for name, value in contents(client, prefix).items() if not name.endswith(":stream")}
+
+
+def test_an_id_of_no_date_does_not_stop_upkeep(make_store: Callable[..., RedisStore]) -> None:
+    """Its milliseconds are after the year 9999; the sweep ends it, and the others."""
+    store = make_store(lease_seconds=LEASE_SECONDS, sweep_grace=0.0)
+    odd = replace(a_start(worker="dead"), id="f" * 31 + "3")
+    other = a_start(worker="dead", shard=3)
+    store.record([odd, other])
+
+    def are_ended() -> bool:
+        views = [store.interception(each.id) for each in (odd, other)]
+        return [view and view.status for view in views] == ["interrupted"] * 2
+
+    _maintained(store, are_ended, "the sweep")

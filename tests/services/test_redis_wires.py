@@ -23,7 +23,7 @@ from flask_aibridge.services.redis.wires import (
     packed,
 )
 
-ARGUMENTS = st.text() | st.binary() | st.integers() | st.floats(allow_nan=False)
+ARGUMENTS = st.text() | st.integers() | st.floats(allow_nan=False)
 COMMANDS = st.tuples(st.sampled_from(["GET", "EVALSHA"]), ARGUMENTS, ARGUMENTS)
 
 

@@ -27,8 +27,9 @@ def test_a_server_that_is_not_there() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         pool = _CountingPool()
         client = Client(pool, url, shared_key=SHARED_KEY)
-        with pytest.raises(ServicesUnavailable, match=r"^services\.admit: .*\(NewConnectionError\)"):
+        with pytest.raises(ServicesUnavailable, match=r"^services\.admit: .*\(NewConnectionError\)") as away:
             client.admit(START, None)
+        assert away.value.not_asked
         assert pool.connections == 2
         pool.connections = 0
         with pytest.raises(ServicesUnavailable):
@@ -125,8 +126,9 @@ def test_a_connection_that_breaks_after_sending_is_not_tried_again() -> None:
         thread = threading.Thread(target=accept)
         thread.start()
         client = Client(urllib3.PoolManager(), f"http://127.0.0.1:{listener.getsockname()[1]}")
-        with pytest.raises(ServicesUnavailable):
+        with pytest.raises(ServicesUnavailable) as away:
             client.admit(START, None)
+        assert not away.value.not_asked
         assert accepted == 1
         listener.shutdown(socket.SHUT_RDWR)
     thread.join(20)

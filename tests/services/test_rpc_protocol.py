@@ -121,6 +121,7 @@ def test_any_text_is_a_timeout_or_refused(text: str) -> None:
         Unauthorized("revoked"),
         InvalidRecord("TokenUsage.input: is too large."),
         ServicesUnavailable("Away.", 0.0),
+        ServicesUnavailable("Away.", 2.0, not_asked=True),
         NotRecorded("Full.", 5.0),
         NotRecorded("Broken."),
         ProtocolMismatch("Old."),

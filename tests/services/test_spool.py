@@ -510,3 +510,31 @@ def test_a_bound_that_holds_nothing_is_an_error(folder: Path) -> None:
     """Found when the spool is made."""
     with pytest.raises(ValueError, match="max_bytes"):
         Spool(folder, max_bytes=3)
+
+
+def test_much_that_cannot_be_read_does_not_hide_the_rest(folder: Path, spool: Spool) -> None:
+    """However many bytes there are of it."""
+    spool.append([usage(new_id(), "first")])
+    file = spool._file
+    assert file is not None
+    file.append([frame("Unknown", "x" * 3000) for _ in range(10)])
+    spool.append([usage(new_id(), "last")])
+    found = []
+    while batch := spool.batch(1, 1000, orphans=False):
+        found += [record.id for record in batch]
+        spool.stored(batch)
+    assert found == ["first", "last"]
+    assert [path.suffix for path in folder.iterdir()] == [".damaged"]
+
+
+def test_what_is_given_up_is_set_aside(folder: Path, spool: Spool) -> None:
+    """The records behind it are replayed."""
+    spool.append([usage(new_id(), "bad"), usage(new_id(), "good")])
+    bad = spool.batch(1, 1000, orphans=False)
+    spool.give_up(bad)
+    good = spool.batch(1, 1000, orphans=False)
+    spool.give_up(bad)  # not the present one any more
+    assert [record.id for record in good] == ["good"]
+    spool.stored(good)
+    assert not spool.batch(1, 1000, orphans=False)
+    assert [path.suffix for path in folder.iterdir()] == [".damaged"]

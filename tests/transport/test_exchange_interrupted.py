@@ -24,6 +24,8 @@ from tests.transport.calls import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class Interrupted(BaseException):
     """What a signal handler raises in the caller's thread, as Ctrl-C does."""

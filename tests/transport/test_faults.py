@@ -29,6 +29,8 @@ from tests.transport.calls import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 

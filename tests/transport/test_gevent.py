@@ -6,6 +6,8 @@ import pytest
 
 from tests.transport.calls import run_script
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gevent")
 
 

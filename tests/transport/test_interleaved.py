@@ -14,6 +14,8 @@ from flask_aibridge.transport.workers import Slots
 from tests.transport.calls import DEADLINE
 from tests.transport.interleaving import Interleaving, Wake, at_every_step, either_way, result_of
 
+pytestmark = pytest.mark.slow
+
 
 def readable(channel: Channel) -> bool:
     poll = select.poll()

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 from flask_aibridge.services.records import (
+    GONE,
     InterceptionEnd,
     InterceptionStart,
     ModelThought,
@@ -23,6 +24,8 @@ from flask_aibridge.services.records import (
     ToolUsage,
     id_prefix,
     interception_of,
+    is_stand_in,
+    stand_in_end,
 )
 from flask_aibridge.services.redis.keys import hour_of
 from flask_aibridge.services.storage import TokenSums
@@ -96,7 +99,7 @@ class Ledger:
         if isinstance(record, InterceptionStart):
             self._start(entry, record, now)
         elif isinstance(record, InterceptionEnd):
-            self._end(entry, record)
+            self._end(entry, record, stands_in=is_stand_in(record))
         elif isinstance(record, TokenUsage):
             self._use(entry, record)
         elif self._record_content:
@@ -124,9 +127,9 @@ class Ledger:
         self._roll_up(start, {"requests": 1})
         self._roll_up(start, sum_of(entry.usages.values()))
 
-    def _end(self, entry: Entry, end: InterceptionEnd) -> None:
-        if entry.end is None or entry.swept:
-            entry.end, entry.swept = end, False
+    def _end(self, entry: Entry, end: InterceptionEnd, *, stands_in: bool) -> None:
+        if entry.end is None or (entry.swept and not stands_in):
+            entry.end, entry.swept = end, stands_in
             self._running.pop(entry.id, None)
 
     def _use(self, entry: Entry, usage: TokenUsage) -> None:
@@ -146,8 +149,7 @@ class Ledger:
         overdue = [entry for entry in self._running.values() if entry.running_since + lease_seconds <= now]
         for entry in overdue[:UPKEEP_BATCH]:
             if entry.start is not None and not is_alive(entry.start.worker):
-                self._end(entry, _interrupted(entry.start, at))
-                entry.swept = True
+                self._end(entry, stand_in_end(entry.id, at, GONE), stands_in=True)
 
     def delete_before(self, moment: datetime) -> None:
         """Forget a batch of the interceptions that started earlier, and the roll-ups of hours that ended earlier."""
@@ -176,17 +178,6 @@ def _keep_content(entry: Entry, record: PromptUsage | ToolUsage | ModelThought) 
         entry.tool_calls.setdefault(record.id, record)
     else:
         entry.thoughts.setdefault(record.id, record)
-
-
-def _interrupted(start: InterceptionStart, at: datetime) -> InterceptionEnd:
-    return InterceptionEnd(
-        id=f"sweep-{start.id}",
-        interception_id=start.id,
-        status="interrupted",
-        error_type="interrupted",
-        error_message="The process that answered the request is gone.",
-        ended_at=max(at, start.started_at),
-    )
 
 
 def sum_of(usages: Iterable[TokenUsage]) -> Counter[str]:

@@ -143,7 +143,9 @@ class MemoryStore:
         with self._use():
             stored = self._keys.get(row.key.id)
             last_used_at = None if stored is None else stored.key.last_used_at
-            self._keys[row.key.id] = replace(row, key=replace(row.key, last_used_at=last_used_at))
+            revoked_at = (stored and stored.key.revoked_at) or row.key.revoked_at
+            key = replace(row.key, last_used_at=last_used_at, revoked_at=revoked_at)
+            self._keys[row.key.id] = replace(row, key=key)
 
     def api_key(self, key_id: str) -> APIKeyRow | None:
         """One key, or null."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+_jitter = random.Random()  # noqa: S311 - nothing secret; of its own, since a host may have seeded the shared one
 _log = logging.getLogger("flask_aibridge.services")
 
 FIRST_PAUSE: Final = 0.1

@@ -21,6 +21,10 @@ MAX_FAILURES: Final = 16
 """Calls in a row that may fail with an error that no recorder should raise, before it is taken for the recorder's own
 and not for that of a record in the batch. Halving 500 records down to a bad one takes 10."""
 
+MAX_REPLAYS: Final = 8
+"""How often a batch out of the spool may fail with such an error, while other records are stored, before it is set
+aside: else what is spooled behind it would wait for ever. It takes half a minute."""
+
 LOG_FIRST: Final = 10
 LOG_EVERY: Final = 1000
 """Of lost records, so many are logged, and then one in so many: a flood of them must not become one in the log."""
@@ -55,9 +59,14 @@ def _is_logged(number: int) -> bool:
 
 
 def _named(record: Record) -> str:
-    name = f"{type(record).__name__} {getattr(record, 'id', '')!s:.64}"
+    name = f"{type(record).__name__} {_shown(getattr(record, 'id', ''))}"
     interception = getattr(record, "interception_id", None)
-    return name if interception is None else f"{name} of interception {interception!s:.64}"
+    return name if interception is None else f"{name} of interception {_shown(interception)}"
+
+
+def _shown(name: object) -> str:
+    """On one line, whatever it is: an id that is refused may be anything."""
+    return str(name)[:64].encode("unicode_escape").decode()
 
 
 def log_unexpected(what: str, error: BaseException) -> None:
@@ -108,6 +117,10 @@ class Delivery:
         self._spool = spool
         self._availability = availability
         self._losses = losses
+        self._failed_oddly = False
+        self._stored = 0
+        self._replays = 0
+        self._stored_before = 0
 
     def store(self, records: Sequence[Record]) -> Sequence[Record]:
         """Store records, in one call; those that are left where the services are away.
@@ -115,6 +128,7 @@ class Delivery:
         One that is refused is searched for by halves and given up, and the others are stored.
         """
         attempt = _Attempt([records])
+        self._failed_oddly = False
         while attempt.waiting and not attempt.is_hopeless:
             part = attempt.waiting.pop()
             try:
@@ -137,11 +151,13 @@ class Delivery:
     def _judged(self, attempt: _Attempt) -> Sequence[Record]:
         """Where others were stored, records that an unexpected error came of are given up; else it is the services
         that do not work."""
+        self._stored += attempt.stored
         if attempt.error is None:
             self._availability.found(working=True)
             return ()
         log_unexpected("Recording", attempt.error)
         if not attempt.stored:
+            self._failed_oddly = True
             self._availability.lost(attempt.error)
             return attempt.left()
         for record in attempt.suspects:
@@ -154,14 +170,14 @@ class Delivery:
             return records
         try:
             return records[self._spool.append(records).taken :]
-        except (InvalidRecord, TypeError):
+        except Exception:  # whatever it is about one of them, the others are not to be lost for it
             return [record for record in records if not self.spool_one(record)]
 
     def spool_one(self, record: Record) -> bool:
         """Append a record to the spool; true, too, where it can never be stored, and is given up."""
         try:
             return self._spool is not None and bool(self._spool.append([record]).taken)
-        except (InvalidRecord, TypeError) as error:
+        except Exception as error:
             self._losses.refuse(record, error)
             return True
 
@@ -170,7 +186,24 @@ class Delivery:
         if self._spool is None:
             return False
         batch = self._spool.batch(BATCH_RECORDS, BATCH_BYTES, orphans=orphans)
-        if not batch or self.store(batch):
+        if not batch:
             return False
+        if self.store(batch):
+            if self._is_stuck():
+                self._spool.give_up(batch)
+            return False
+        self._replays = 0
         self._spool.stored(batch)
+        return True
+
+    def _is_stuck(self) -> bool:
+        """Whether what failed just now has failed too often, while the services do store other records."""
+        if not self._failed_oddly:
+            return False
+        if not self._replays:
+            self._stored_before = self._stored
+        self._replays += 1
+        if self._replays < MAX_REPLAYS or self._stored == self._stored_before:
+            return False
+        self._replays = 0
         return True

@@ -17,11 +17,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Final, Literal, TypeAlias
 
-from flask_aibridge.errors import InvalidRecord, NotRecorded, ServicesUnavailable, Unauthorized
+from flask_aibridge.errors import (
+    InvalidRecord,
+    KeyNotChecked,
+    NotRecorded,
+    ServicesUnavailable,
+    Unauthorized,
+)
 from flask_aibridge.services.interfaces import (
     Admission,
     Authorization,
@@ -32,7 +38,14 @@ from flask_aibridge.services.interfaces import (
 from flask_aibridge.services.recording.delivery import log_unexpected
 from flask_aibridge.services.recording.key_cache import KeyCache
 from flask_aibridge.services.recording.writer import Writer
-from flask_aibridge.services.records import InterceptionStart, ModelThought, PromptUsage, Record, ToolUsage
+from flask_aibridge.services.records import (
+    InterceptionEnd,
+    InterceptionStart,
+    ModelThought,
+    PromptUsage,
+    Record,
+    ToolUsage,
+)
 from flask_aibridge.services.spool.spool import Spool
 
 __all__ = ["Recording", "RecordingMode", "RecordingState"]
@@ -134,16 +147,10 @@ class Recording:
             self._refuse_without_room()
             if not self._writer.is_running:
                 self._writer.ensure_running()
-        asked_at = self._clock()
-        if not self._is_settled_here(credential, asked_at):
-            try:
-                return self._accepted(self._ask(start, credential), credential, asked_at)
-            except Unauthorized as refusal:
-                self._forget(credential, refusal)
-                raise
-            except ServicesUnavailable as error:
-                self._has_lost(error)
-        return self._admit_here(start, credential, asked_at)
+        admission = self._admit(start, credential)
+        if start is not None:
+            self._writer.running.add(start.id)
+        return admission
 
     def record(self, record: Record) -> None:
         """Have a record stored soon. Never blocks on the services and never raises."""
@@ -170,8 +177,36 @@ class Recording:
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Store what waits, within ``timeout`` seconds, spool what could not be stored, and end the thread. A record
-        that comes later starts it again."""
+        that comes later starts it again.
+
+        Interceptions that have not ended are recorded as interrupted; an end that comes later replaces that.
+        """
         self._writer.close(timeout)
+
+    def _admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+        asked_at = self._clock()
+        if self._is_settled_here(credential, asked_at):
+            return self._admit_here(start, credential, asked_at)
+        try:
+            return self._accepted(self._ask(start, credential), credential, asked_at)
+        except Unauthorized as refusal:
+            self._forget(credential, refusal)
+            raise
+        except KeyNotChecked:
+            # The services are not away: who sends what the host's callback fails with must not have everybody else's
+            # keys accepted unchecked.
+            if credential is None or self._find(credential, asked_at) is None:
+                raise
+            may_be_stored = False
+        except ServicesUnavailable as error:
+            self._has_lost(error)
+            may_be_stored = not error.not_asked
+        try:
+            return self._admit_here(start, credential, asked_at)
+        except BaseException:
+            if may_be_stored:
+                self._end_refused(start)
+            raise
 
     def _ask(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
         try:
@@ -181,6 +216,25 @@ class Recording:
                 raise
             self._give_up(start, error)
             return self._services.admit(None, credential)
+        except Exception:
+            raise
+        except BaseException:  # such as the end of a greenlet that waited for the answer
+            self._end_refused(start)
+            raise
+
+    def _end_refused(self, start: InterceptionStart | None) -> None:
+        """The request does not go on, but its start may have been stored, and nobody else would end it."""
+        if start is not None:
+            self.record(
+                InterceptionEnd(
+                    id=f"{start.id}.r",
+                    interception_id=start.id,
+                    status="refused",
+                    error_type="refused",
+                    error_message="The request was given up while it was admitted.",
+                    ended_at=datetime.now(UTC),
+                )
+            )
 
     def _accepted(self, admission: Admission, credential: Credential | None, asked_at: float) -> Admission:
         self._writer.availability.found()

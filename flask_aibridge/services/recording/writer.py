@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
 
@@ -21,10 +22,12 @@ from flask_aibridge.services.interfaces import Services
 from flask_aibridge.services.recording.availability import Availability
 from flask_aibridge.services.recording.delivery import Delivery, Losses, log_unexpected
 from flask_aibridge.services.recording.queue import RecordQueue
-from flask_aibridge.services.records import Record
+from flask_aibridge.services.recording.running import Running
+from flask_aibridge.services.records import STOPPED, InterceptionEnd, Record, stand_in_end
 from flask_aibridge.services.spool.spool import Spool
 from flask_aibridge.services.storage import LEASE_SECONDS
 
+_jitter = random.Random()  # noqa: S311 - nothing secret; of its own, since a host may have seeded the shared one
 _log = logging.getLogger("flask_aibridge.services")
 
 THREAD_NAME: Final = "flask-aibridge recording"
@@ -78,6 +81,7 @@ class Writer:
         self.queue = RecordQueue(self.wake, clock)
         self.availability = Availability(clock)
         self.losses = Losses()
+        self.running = Running()
         self._services = services
         self._spool = spool
         self._delivery = Delivery(services.recorder, spool, self.availability, self.losses)
@@ -89,6 +93,7 @@ class Writer:
         """Begin anew, as ``worker``: for the child of a fork. What waits is the parent's, which will see to it."""
         self.worker = worker
         self.queue.clear()
+        self.running.clear()
         self.availability.reset()
         self._lock = threading.RLock()
         self._bell = Bell()
@@ -109,6 +114,8 @@ class Writer:
     def put(self, record: Record) -> None:
         """Have a record stored soon. Where the queue is full, it goes to the spool at once; where that is, too, it is
         lost."""
+        if isinstance(record, InterceptionEnd):
+            self.running.discard(record.interception_id)
         if not self.queue.put(record):
             self.wake()
             if not self._delivery.spool_one(record):
@@ -140,8 +147,12 @@ class Writer:
         self._bell.ring()
 
     def close(self, timeout: float) -> None:
-        """Store what waits, and end the thread, within ``timeout`` seconds. What is not stored by then is spooled."""
+        """Store what waits, and end the thread, within ``timeout`` seconds. What is not stored by then is spooled.
+
+        What runs is ended as interrupted: whoever closes stops, and then nobody else would say so for a long time.
+        """
         deadline = monotonic() + timeout
+        self._interrupt()
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             self._flush_here(deadline)
@@ -151,6 +162,14 @@ class Writer:
         if self.queue or self._in_flight:
             self._rescue(self._in_flight)
         self._release_spool()
+
+    def _interrupt(self) -> None:
+        now = datetime.now(UTC)
+        for interception_id in self.running.take():
+            with suppress(ValueError):  # an id that is none was never recorded
+                end = stand_in_end(interception_id, now, STOPPED)
+                if not self.queue.put(end) and not self._delivery.spool_one(end):
+                    self.losses.drop(end)
 
     def exit(self, deadline: float) -> None:
         """As ``close()``, and for good: records that come later go to the spool."""
@@ -260,7 +279,7 @@ class Writer:
         if now >= self._renew_at and not self.availability.is_away:
             self._renew(now)
         if now >= self._maintain_at and not self.availability.is_away:
-            self._maintain_at = now + MAINTAIN_SECONDS * (1 - random.random() / 2)  # noqa: S311 - nothing secret
+            self._maintain_at = now + MAINTAIN_SECONDS * (1 - _jitter.random() / 2)
             self._call(self._services.recorder.maintain)
 
     def _renew(self, now: float) -> None:

@@ -70,7 +70,8 @@ class Breaker:
     def failed(self, *, at_once: bool = False) -> bool:
         """Report that the server did not answer; true where it counts as away from now on.
 
-        :param at_once: it cannot even be reached, so there is no need to see that again.
+        :param at_once: it cannot even be reached, or took as long as a call may; to see that again would cost others
+            as much.
         """
         with self._lock:
             was_away, self._healthy_since = self._probe_at is not None, None

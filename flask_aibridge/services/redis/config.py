@@ -143,7 +143,7 @@ class _Watch:
     def __next__(self) -> int:
         while not self._ended.is_set():
             version = self._ask()
-            if version is not None and version != self._last:
+            if version is not None and version != self._last and not self._ended.is_set():
                 self._last = version
                 return version
             self._ended.wait(POLL_SECONDS)

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import redis
 from flask_aibridge.errors import AIBridgeError, ServicesUnavailable
 from flask_aibridge.services.redis.address import RedisAddress, parse_redis_url
 from flask_aibridge.services.redis.breaker import PROBE_SECONDS, Breaker, Turn
-from flask_aibridge.services.redis.faults import AWAY, DROPPED, why_away, why_unable
+from flask_aibridge.services.redis.faults import AWAY, DROPPED, TIMED_OUT, why_away, why_unable
 from flask_aibridge.services.redis.scripts import Argument, Call, Command, Script
 from flask_aibridge.services.redis.wires import (
     BACKOFF_BASE,
@@ -25,6 +26,9 @@ from flask_aibridge.services.redis.wires import (
     Wire,
     open_wire,
 )
+
+_jitter = random.Random()  # noqa: S311 - nothing secret
+"""Of its own: a host that seeds ``random`` is not to be disturbed."""
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +127,9 @@ class _Process:
         self._restart_at = 0.0
         self._is_too_old = False
         self._lock = threading.Lock()
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self._free: SimpleQueue[None] = SimpleQueue()  # a semaphore at a tenth of the cost
+        for _ in range(CONNECTIONS):
+            self._free.put(None)
         self._wire: Wire | None = None
         self.breaker = Breaker()
 
@@ -131,15 +137,17 @@ class _Process:
         """The reply of each command."""
         turn = self.breaker.enter()
         if turn == "refused":
-            raise self._away("it was away a moment ago")
-        if not self._free.acquire(timeout=POOL_WAIT_SECONDS):
-            raise self._away(f"all {CONNECTIONS} connections are waiting for it")
+            raise self._away("it was away a moment ago", not_asked=True)
+        try:
+            self._free.get(timeout=POOL_WAIT_SECONDS)
+        except Empty:
+            raise self._away(f"all {CONNECTIONS} connections are waiting for it", not_asked=True) from None
         try:
             replies = self._try(commands, turn)
         except (*AWAY, CannotConnect) as error:
             raise self._failed(error) from None
         finally:
-            self._free.release()
+            self._free.put(None)
         if self.breaker.succeeded():
             _log.info("Redis at %s is back.", self._address)
         return replies
@@ -151,26 +159,38 @@ class _Process:
         except redis.exceptions.BusyLoadingError:
             raise
         except DROPPED as error:
-            if turn == "probe" or wire.retries_itself:
+            # A server that does not answer in time would take as long again to say no more.
+            if turn == "probe" or wire.retries_itself or isinstance(error, TIMED_OUT):
                 raise
             self._report(error)
-        sleep(random.uniform(BACKOFF_BASE, BACKOFF_CAP))  # noqa: S311 - no secret
-        return wire.exchange(commands)
+        sleep(_jitter.uniform(BACKOFF_BASE, BACKOFF_CAP))
+        try:
+            return wire.exchange(commands)
+        except CannotConnect as error:
+            error.asked = True
+            raise
 
     def _open(self, turn: Turn) -> Wire:
         with self._lock:
             if self._wire is None:
                 # Whoever comes to the lock behind one who failed does not try as well; a probe is there to try.
                 if turn != "probe" and self.breaker.is_open:
-                    raise self._away("it was away a moment ago")
-                wire = open_wire(self._address)
+                    raise self._away("it was away a moment ago", not_asked=True)
                 try:
-                    self._look_at(wire)
-                except BaseException:
-                    wire.close()
-                    raise
-                self._wire = wire
+                    self._wire = self._opened()
+                except (*AWAY, CannotConnect) as error:
+                    self._report(error)  # here, before whoever waits for the lock looks
+                    raise CannotConnect from _cause(error)
             return self._wire
+
+    def _opened(self) -> Wire:
+        wire = open_wire(self._address)
+        try:
+            self._look_at(wire)
+        except BaseException:
+            wire.close()
+            raise
+        return wire
 
     def _look_at(self, wire: Wire) -> None:
         """Refuse a server that is too old, and warn of one that throws data away."""
@@ -202,15 +222,16 @@ class _Process:
         if not self._is_too_old:
             self._is_too_old = True
             _log.error("%s", message)
-        raise ServicesUnavailable(message, TOO_OLD_SECONDS)
+        raise ServicesUnavailable(message, TOO_OLD_SECONDS, not_asked=True)
 
     def _failed(self, error: Exception) -> ServicesUnavailable:
         self._report(error)
-        return self._away(why_away(_cause(error)))
+        not_asked = isinstance(error, CannotConnect) and not error.asked
+        return self._away(why_away(_cause(error)), not_asked=not_asked)
 
     def _report(self, error: Exception) -> None:
         is_gone = isinstance(error, CannotConnect)
-        if self.breaker.failed(at_once=is_gone):
+        if self.breaker.failed(at_once=isinstance(error, (CannotConnect, *TIMED_OUT))):
             _log.warning("Redis at %s is away: %s.", self._address, why_away(_cause(error)))
         if is_gone and self._restart is not None and monotonic() >= self._restart_at:
             self._restart_at = monotonic() + RESTART_SECONDS
@@ -222,8 +243,8 @@ class _Process:
         except AIBridgeError as error:
             _log.warning("Redis at %s is not started again: %s", self._address, error)
 
-    def _away(self, why: str) -> ServicesUnavailable:
-        return ServicesUnavailable(f"Redis at {self._address} is away: {why}.", PROBE_SECONDS)
+    def _away(self, why: str, *, not_asked: bool) -> ServicesUnavailable:
+        return ServicesUnavailable(f"Redis at {self._address} is away: {why}.", PROBE_SECONDS, not_asked)
 
     def close(self) -> None:
         with self._lock:

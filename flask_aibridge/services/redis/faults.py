@@ -6,8 +6,11 @@ from typing import Final
 
 import redis
 
-DROPPED: Final = (redis.ConnectionError, redis.TimeoutError, OSError)
+DROPPED: Final = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse, OSError)
 """A connection that is no good any more."""
+
+TIMED_OUT: Final = (redis.TimeoutError, TimeoutError)
+"""A server that did not answer in time."""
 
 AWAY: Final = (*DROPPED, redis.exceptions.ClusterDownError, redis.exceptions.RedisClusterException)
 """There is no server that could answer."""
@@ -74,6 +77,8 @@ def why_unable(error: Exception) -> str | None:
 
 def why_away(error: Exception) -> str:
     """Why there is no answer. Never the error's own text, which may repeat what was sent."""
-    if isinstance(error, redis.TimeoutError | TimeoutError):
+    if isinstance(error, TIMED_OUT):
         return "it does not answer in time"
+    if isinstance(error, redis.InvalidResponse):
+        return "what answers there is neither Redis nor Valkey"
     return why_unable(error) or "no connection can be made, or it was closed"

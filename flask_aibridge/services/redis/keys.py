@@ -11,7 +11,8 @@ name                     type   what
                                 initiator and key_id filled in; the fields that filters read, each absent where
                                 null: ``user``, ``provider``, ``model``, ``client``, ``source``, ``session``,
                                 ``worker``; ``status``;
-                                ``end``: the ``InterceptionEnd`` as JSON; ``swept``: "1" where that end was a sweep's;
+                                ``end``: the ``InterceptionEnd`` as JSON; ``swept``: "1" where that end is a
+                                stand-in (``records.stand_in_end``), which a real one replaces;
                                 ``u:<record id>``: a ``TokenUsage`` as JSON; ``t``: the sums of all of them, as JSON
                                 ``{"input", "output", "cache_read", "cache_write", "extra": {}}``
 ``{sN}:c:<id>``          hash   its content: ``p:<record id>``, ``t:<record id>``, ``m:<record id>``: a ``PromptUsage``,
@@ -32,7 +33,8 @@ name                     type   what
 ``{sN}:content``         zset   interceptions that have content, all scores 0: what its retention looks through
 ``{sN}:hours``           zset   the hours that have a roll-up, all scores 0
 ``{sN}:stream``          stream what happened, for consumers outside: ``kind`` (the dataclass's name) and ``record``
-                                (JSON), trimmed to about ``STREAM_LENGTH``; content only where content is recorded
+                                (JSON), or, of one that is longer than 4096 bytes, ``interception`` (the id), trimmed
+                                to about ``STREAM_LENGTH``; content only where content is recorded
 ``{sN}:key:<key id>``    hash   an API key: ``owner``, ``name``, ``hash`` (SHA-256 of the secret, hex), ``created``,
                                 ``expires``, ``revoked``, ``used`` (milliseconds, absent where null), ``providers``,
                                 ``models`` (JSON lists, absent where unlimited), ``old_hash`` and ``old_until`` after a
@@ -59,7 +61,8 @@ from flask_aibridge.services.records import shard_of, shard_of_key
 DEFAULT_PREFIX: Final = "aibridge"
 
 STREAM_LENGTH: Final = 10_000
-"""Entries that a shard's stream keeps, about: hours of traffic for a consumer that was away, a few MB of memory."""
+"""Entries that a shard's stream keeps, about: hours of traffic for a consumer that was away, a few MB of memory,
+40 at the most."""
 
 Dimension: TypeAlias = Literal["user", "provider", "model", "session"]
 """What has an index of its own."""

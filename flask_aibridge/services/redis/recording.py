@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from flask_aibridge.errors import Unauthorized
 from flask_aibridge.services.api_keys import parse, secret_hash
@@ -19,6 +19,7 @@ from flask_aibridge.services.records import (
     Record,
     TokenUsage,
     ToolUsage,
+    is_stand_in,
     shard_of,
     shard_of_key,
 )
@@ -91,9 +92,9 @@ class RedisRecording:
     def _admit_key(self, key_id: str, digest: str, start: Sequence[Argument]) -> Admission:
         keys = self._script_keys[shard_of_key(key_id)]
         reply = self._connection.run(ADMIT, keys, (key_id, digest, *start))
-        if reply[0]:
+        if isinstance(reply, list):
             raise Unauthorized(reply[0])
-        _, version, owner, name, providers, models = reply
+        version, owner, name, providers, models = json.loads(reply)
         scopes = Scopes(_names(providers), _names(models))
         return Admission(Authorization(owner, key_id, name or None, scopes), version)
 
@@ -154,8 +155,8 @@ def _anonymous(start: InterceptionStart) -> InterceptionStart:
     return replace(start, initiator=None, key_id=None)
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(json.loads(text))
+def _names(text: str | Literal[False]) -> tuple[str, ...] | None:
+    return tuple(json.loads(text)) if text else None
 
 
 def _parts(batch: list[list[Argument]]) -> list[list[list[Argument]]]:
@@ -184,7 +185,8 @@ def _of_start(record: InterceptionStart, text: str) -> list[Argument]:
 
 
 def _of_end(record: InterceptionEnd, text: str) -> list[Argument]:
-    return [f"e{record.interception_id}{record.status}", text]
+    kind = "i" if is_stand_in(record) else "e"
+    return [f"{kind}{record.interception_id}{record.status}", text]
 
 
 def _of_usage(record: TokenUsage, text: str) -> list[Argument]:

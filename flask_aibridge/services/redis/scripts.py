@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final, NamedTuple, TypeAlias
 
-Argument: TypeAlias = str | bytes | int | float
+Argument: TypeAlias = str | int | float
 Command: TypeAlias = tuple[Argument, ...]
 
 _FOLDER: Final = files("flask_aibridge.services.redis") / "lua"

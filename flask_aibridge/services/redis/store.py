@@ -41,7 +41,7 @@ class RedisStore(RedisRecording, RedisAPIKeys, RedisConfig, RedisReading):
         sweep_grace: float | None = None,
     ) -> None:
         keys = keys or Keys()
-        self._connection = connection
+        self.connection = connection
         RedisRecording.__init__(
             self, connection, keys, record_content=record_content, lease_seconds=lease_seconds
         )
@@ -60,7 +60,7 @@ class RedisStore(RedisRecording, RedisAPIKeys, RedisConfig, RedisReading):
         )
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._connection.address}>"
+        return f"<RedisStore {self.connection.address}>"
 
     def maintain(self) -> None:
         """As ``Recorder.maintain``."""
@@ -68,9 +68,9 @@ class RedisStore(RedisRecording, RedisAPIKeys, RedisConfig, RedisReading):
 
     def ping(self) -> None:
         """As ``Store.ping``."""
-        self._connection.execute("PING")
+        self.connection.execute("PING")
 
     def close(self) -> None:
         """As ``Store.close``; watches end."""
         self.end_watches()
-        self._connection.close()
+        self.connection.close()

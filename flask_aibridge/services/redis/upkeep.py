@@ -13,7 +13,7 @@ from math import ceil
 from time import monotonic
 from typing import Any, Final
 
-from flask_aibridge.services.records import SHARDS, InterceptionEnd, started_at_of
+from flask_aibridge.services.records import GONE, SHARDS, InterceptionEnd, stand_in_end
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys
 from flask_aibridge.services.redis.scripts import Call, Script
@@ -39,6 +39,10 @@ FIRST_BATCH: Final = 10
 
 EXPIRE_BATCH: Final = 100
 """What one call deletes of each kind: a few milliseconds, in which Redis does nothing else."""
+
+ORPHAN_DAYS: Final = 30
+"""How long records wait for the start that they belong to, whatever the retention: it may lie in the spool of a host
+that is down. One that was never stored anywhere never comes."""
 
 DAY_MILLISECONDS: Final = 86_400_000
 
@@ -112,7 +116,7 @@ class RedisUpkeep:
         found = dict(zip(passed_over, map(_overdue, self._connection.run_many(calls)), strict=True))
         alive = self._alive({worker for _, pairs in found.values() for _, worker in pairs})
         dead = {
-            shard: [_interrupted(each, now) for each, worker in pairs if worker not in alive]
+            shard: [stand_in_end(each, now, GONE) for each, worker in pairs if worker not in alive]
             for shard, (now, pairs) in found.items()
         }
         self._record_swept([end for ends in dead.values() for end in ends])
@@ -130,8 +134,6 @@ class RedisUpkeep:
         return {worker for worker, lease in zip(ordered, leases, strict=True) if lease is not None}
 
     def _expire(self) -> None:
-        if not self._kept and not self._content_kept:
-            return
         until = monotonic() + EXPIRE_SECONDS
         # A little everywhere, which is most often all there is; then one call at a time, to let others in between.
         calls = [self._expiry(shard, FIRST_BATCH) for shard in range(SHARDS)]
@@ -141,7 +143,9 @@ class RedisUpkeep:
                 pass
 
     def _expiry(self, shard: int, batch: int) -> Call:
-        return Call(EXPIRE, self._of(shard), (self._kept, self._content_kept, batch))
+        return Call(
+            EXPIRE, self._of(shard), (self._kept, self._content_kept, _milliseconds(ORPHAN_DAYS), batch)
+        )
 
     def _of(self, shard: int) -> tuple[str, str]:
         return self._keys.shard(shard), self._keys.index(shard)
@@ -156,14 +160,3 @@ def _overdue(reply: list[Any]) -> tuple[datetime, list[tuple[str, str]]]:
     """The server's time; ids and workers."""
     now, *flat = reply
     return datetime.fromtimestamp(now / 1000, UTC), list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _interrupted(interception_id: str, now: datetime) -> InterceptionEnd:
-    return InterceptionEnd(
-        id=f"sweep-{interception_id}",
-        interception_id=interception_id,
-        status="interrupted",
-        error_type="interrupted",
-        error_message="The process that answered the request is gone.",
-        ended_at=max(now, started_at_of(interception_id)),
-    )

@@ -44,7 +44,9 @@ BACKOFF_CAP: Final = 0.05
 
 
 class CannotConnect(Exception):
-    """No connection was made; ``__cause__`` is why."""
+    """No connection was made; ``__cause__`` is why. ``asked``: over an earlier one the commands were sent."""
+
+    asked = False
 
 
 class Wire(Protocol):
@@ -101,7 +103,7 @@ class PoolWire:
     def _connect(self) -> Any:
         try:
             return self._pool.get_connection()
-        except DROPPED as error:
+        except (redis.RedisError, OSError) as error:  # such as a database that there is not
             raise CannotConnect from error
 
     def _reply(self, connection: Any, name: Any) -> Any:
@@ -129,13 +131,15 @@ class PoolWire:
 
 def packed(commands: Sequence[Command]) -> bytes:
     """Commands in the protocol's form: an array of bulk strings each."""
+    # As one text, most of which is ASCII and as long as its bytes: half the cost of encoding each argument.
     parts = []
     for command in commands:
-        parts.append(b"*%d\r\n" % len(command))
+        parts.append(f"*{len(command)}\r\n")
         for argument in command:
-            data = argument if type(argument) is bytes else str(argument).encode("utf-8", "surrogatepass")
-            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+            text = argument if type(argument) is str else str(argument)
+            length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+            parts.append(f"${length}\r\n{text}\r\n")
+    return "".join(parts).encode("utf-8", "surrogatepass")
 
 
 class ClusterWire:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Any, Final, NoReturn
 
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 from urllib3.response import BaseHTTPResponse
 
 from flask_aibridge.errors import ProtocolMismatch, ServicesUnavailable
@@ -37,7 +37,10 @@ def unavailable(call: Call, error: Exception) -> ServicesUnavailable:
     """What a failure below the protocol is. Its own text is left out: it may quote the URL."""
     reason = getattr(error, "reason", None)
     cause = reason if isinstance(reason, Exception) else error
-    return ServicesUnavailable(f"{call.name}: the services cannot be reached ({type(cause).__name__}).")
+    return ServicesUnavailable(
+        f"{call.name}: the services cannot be reached ({type(cause).__name__}).",
+        not_asked=isinstance(cause, NewConnectionError | ConnectTimeoutError),
+    )
 
 
 def read_answer(call: Call, response: BaseHTTPResponse, deadline: float) -> Any:

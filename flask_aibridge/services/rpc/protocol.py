@@ -19,6 +19,7 @@ from typing import Any, Final, get_args
 
 from flask_aibridge.errors import (
     InvalidRecord,
+    KeyNotChecked,
     NotRecorded,
     ProtocolMismatch,
     ServiceError,
@@ -172,6 +173,8 @@ def error_document(error: ServiceError) -> dict[str, Any]:
     retry_after = getattr(error, "retry_after", None)
     if isinstance(error, (ServicesUnavailable, NotRecorded)) and retry_after is not None:
         document["retry_after"] = _bounded(retry_after)
+    if isinstance(error, ServicesUnavailable) and error.not_asked:
+        document["not_asked"] = True
     return document
 
 
@@ -184,12 +187,14 @@ def error_from(document: Any) -> ServiceError:
         return Unauthorized(reason if isinstance(reason, str) and reason in _REASONS else "unknown")  # type: ignore[arg-type]  # checked
     message = document.get("message")
     sentence = message[:_MAX_SENTENCE] if isinstance(message, str) else "The services did not say why."
-    return _made(document.get("class"), sentence, document.get("retry_after"))
+    not_asked = document.get("not_asked") is True
+    return _made(document.get("class"), sentence, document.get("retry_after"), not_asked)
 
 
-def _made(name: Any, sentence: str, retry_after: Any) -> ServiceError:
-    if name == "ServicesUnavailable":
-        return ServicesUnavailable(sentence, 1.0 if retry_after is None else _bounded(retry_after))
+def _made(name: Any, sentence: str, retry_after: Any, not_asked: bool) -> ServiceError:
+    if name in ("ServicesUnavailable", "KeyNotChecked"):
+        unavailable = KeyNotChecked if name == "KeyNotChecked" else ServicesUnavailable
+        return unavailable(sentence, 1.0 if retry_after is None else _bounded(retry_after), not_asked)
     if name == "NotRecorded":
         return NotRecorded(sentence, None if retry_after is None else _bounded(retry_after))
     if name == "InvalidRecord":
@@ -201,7 +206,7 @@ def _made(name: Any, sentence: str, retry_after: Any) -> ServiceError:
 
 def _class_of(error: ServiceError) -> str:
     """The name of the nearest class that the other side knows too; a host may have classes of its own below them."""
-    known = (ServicesUnavailable, NotRecorded, InvalidRecord, ProtocolMismatch)
+    known = (KeyNotChecked, ServicesUnavailable, NotRecorded, InvalidRecord, ProtocolMismatch)
     return next((cls.__name__ for cls in known if isinstance(error, cls)), "ServiceError")
 
 

@@ -44,16 +44,23 @@ class Replay:
             self._begin()
         if not self._batch:
             size = 0
-            while (
-                len(self._batch) < max_records and size < max_bytes and (payload := self._next()) is not None
-            ):
-                size += len(payload)
-                self._add(payload)
+            while len(self._batch) < max_records and size < max_bytes:
+                payload = self._next()
+                if payload is None:
+                    break
+                if self._add(payload):
+                    size += len(payload)
         return self._batch
 
     def stored(self, batch: Sequence[Record]) -> None:
         """The batch, if it is this file's present one, is stored."""
         if batch is self._batch:
+            self._batch = []
+
+    def give_up(self, batch: Sequence[Record]) -> None:
+        """The batch, if it is this file's present one, cannot be stored: the file is kept for the administrator."""
+        if batch is self._batch:
+            self._unreadable += len(batch)
             self._batch = []
 
     def verdict(self) -> Verdict:
@@ -64,7 +71,8 @@ class Replay:
             return "foreign"
         if reader.damaged or self._unreadable or self._is_unknown:
             _log.error(
-                "The spool file %s is damaged: %d bytes and %d records could not be read, the others were replayed. "
+                "The spool file %s is damaged: %d bytes and %d records could not be read or stored, the others were "
+                "replayed. "
                 "It is set aside.",
                 name,
                 self.file.length if self._is_unknown else reader.damaged + reader.torn,
@@ -95,7 +103,7 @@ class Replay:
             self._payloads.extend(self._reader.feed(data) if data else self._reader.finish())
         return self._payloads.popleft() if self._payloads else None
 
-    def _add(self, payload: bytes) -> None:
+    def _add(self, payload: bytes) -> bool:
         try:
             kind, text = unpack(payload)
             if kind not in RECORD_KINDS:
@@ -104,3 +112,5 @@ class Replay:
         except ValueError as error:
             self._unreadable += 1
             _log.error("A record in the spool file %s cannot be read: %s", self.file.name, error)
+            return False
+        return True

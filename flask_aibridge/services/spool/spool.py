@@ -178,6 +178,12 @@ class Spool:
             if self._replayed is not None:
                 self._replayed.stored(batch)
 
+    def give_up(self, batch: Sequence[Record]) -> None:
+        """The batch can never be stored: the next one, please. Its file is set aside at its end, not deleted."""
+        with self._replay_lock:
+            if self._replayed is not None:
+                self._replayed.give_up(batch)
+
     def close(self) -> None:
         """Let go of every file. What is in them is left to any process that looks for it; so is this one, which can go
         on using the spool."""

@@ -4,8 +4,8 @@
 -- secret); then, where there is a start, its id, its JSON and the values of FIELDS. With a key, user is the key's owner
 -- and the JSON has neither initiator nor key_id; both are put into it here.
 --
--- Answers the version without a key; with one {"", version, owner, name, providers, models}, or {reason} why it is not
--- accepted. Nothing is written for one that is not. Called again with the same start, it answers the same and records nothing.
+-- Answers the version without a key; with one, as JSON, which is read faster than as many replies, [version, owner, name,
+-- providers, models]; or {reason} why it is not accepted. Nothing is written for one that is not. Called again with the same start, it answers the same and records nothing.
 
 local USED_EVERY = 60000 -- milliseconds: a key's last use is a matter of minutes, and need not cost a write each time
 
@@ -64,4 +64,4 @@ local version = tonumber(redis.call("GET", shard .. "config") or 0)
 if key_id == "" then
   return version
 end
-return { "", version, row[1], row[2] or false, row[3] or false, row[4] or false }
+return cjson.encode({ version, row[1], row[2], row[3], row[4] })

@@ -1,9 +1,11 @@
 -- Deletes a batch of what a shard has kept for long enough. Stands behind interception.lua.
 --
--- ARGV: milliseconds for which interceptions are kept, and for which their content is, each 0 for ever; and how much is
--- deleted at once. Answers how much was, so that the caller knows whether to call again.
+-- ARGV: milliseconds for which interceptions are kept, and for which their content is, each 0 for ever; for which what
+-- has no start is kept, at most; and how much is deleted at once. Answers how much was, so that the caller knows whether
+-- to call again.
 
-local kept, content_kept, batch = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local kept, content_kept, batch = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local orphans_kept = tonumber(ARGV[3])
 local deleted = 0
 
 local function ids_before(name, milliseconds)
@@ -51,11 +53,16 @@ local function forget(id, milliseconds)
 end
 
 if kept > 0 then
+  orphans_kept = math.min(kept, orphans_kept)
+end
+for _, id in ipairs(ids_before("orphans", now - orphans_kept)) do
+  forget(id, now - orphans_kept)
+end
+
+if kept > 0 then
   local first = now - kept
-  for _, name in ipairs({ "x", "orphans" }) do
-    for _, id in ipairs(ids_before(name, first)) do
-      forget(id, first)
-    end
+  for _, id in ipairs(ids_before("x", first)) do
+    forget(id, first)
   end
   local hours = redis.call("ZRANGEBYLEX", shard .. "hours", "-", "(" .. hour_of(math.max(first, 0)), "LIMIT", 0, batch)
   for _, hour in ipairs(hours) do

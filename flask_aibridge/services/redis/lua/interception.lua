@@ -13,6 +13,7 @@ local shard = KEYS[1]
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local STREAM_LENGTH = "10000"
+local STREAM_RECORD = 4096 -- bytes
 
 local function whole(number) -- Lua's own text of a large number has an exponent
   return string.format("%.0f", number)
@@ -38,8 +39,13 @@ local function hour_of(milliseconds) -- yyyymmddhh in UTC; the calendar as in Ho
   return string.format("%04d%02d%02d%02d", year, month, day, hours % 24)
 end
 
-local function publish(kind, text)
-  redis.call("XADD", shard .. "stream", "MAXLEN", "~", STREAM_LENGTH, "*", "kind", kind, "record", text)
+-- What is long is not repeated in the stream, whose length is bounded in entries alone: a consumer reads it by the id.
+local function publish(kind, id, text)
+  local field, value = "record", text
+  if #text > STREAM_RECORD then
+    field, value = "interception", id
+  end
+  redis.call("XADD", shard .. "stream", "MAXLEN", "~", STREAM_LENGTH, "*", "kind", kind, field, value)
 end
 
 -- Something arrived before the start that it belongs to. Where that never comes, retention finds it here.
@@ -151,17 +157,18 @@ local function start(id, text, values)
   end
   roll_up(id, is.user, is.provider, is.model, 1, known[3] and tokens_of(known[3]))
   redis.call("ZREM", shard .. "orphans", id)
-  publish("InterceptionStart", text)
+  publish("InterceptionStart", id, text)
 end
 
--- Stores an end. The first one counts; a sweep's gives way to a real one, and ends nothing that is not running.
-local function finish(id, text, status, swept)
+-- Stores an end; `kind` is its letter in record.lua. The first one counts, but a stand-in gives way to a real one.
+local function finish(id, text, status, kind)
   local key = shard .. "i:" .. id
   local known = redis.call("HMGET", key, "start", "end", "swept")
+  local swept = kind ~= "e"
   if known[2] and (swept or not known[3]) then
     return
   end
-  if swept and not known[1] then
+  if kind == "w" and not known[1] then
     redis.call("ZREM", shard .. "running", id) -- the interception is gone, whoever deleted it
     return
   end
@@ -175,7 +182,7 @@ local function finish(id, text, status, swept)
   if not known[1] then
     wait_for_start(id)
   end
-  publish("InterceptionEnd", text)
+  publish("InterceptionEnd", id, text)
 end
 
 local function use(id, record_id, text, tokens)
@@ -191,7 +198,7 @@ local function use(id, record_id, text, tokens)
   else
     wait_for_start(id)
   end
-  publish("TokenUsage", text)
+  publish("TokenUsage", id, text)
 end
 
 local CONTENT = { p = "PromptUsage", t = "ToolUsage", m = "ModelThought" }
@@ -204,5 +211,5 @@ local function keep(kind, id, record_id, text)
   if redis.call("HEXISTS", shard .. "i:" .. id, "start") == 0 then
     wait_for_start(id)
   end
-  publish(CONTENT[kind], text)
+  publish(CONTENT[kind], id, text)
 end

@@ -3,7 +3,8 @@
 -- ARGV is one record after the other. The first of its arguments is a letter, the interception's 32 digits, and a rest:
 --   s  start                     then its JSON and the values of FIELDS, each "" where null
 --   e  end, rest: its status     then its JSON
---   w  the same, written by a sweep
+--   i  the same of a worker that stops: it gives way to a real end
+--   w  the same, written by a sweep: it ends nothing that is not there
 --   u  usage, rest: its id       then its JSON and its counts, as [input, output, cache_read, cache_write, {extra}]
 --   p, t, m  content: prompt, tool usage, thought; rest: its id; then its JSON
 
@@ -23,8 +24,8 @@ while at <= #ARGV do
   elseif kind == "u" then
     use(id, rest, text, cjson.decode(ARGV[at]))
     at = at + 1
-  elseif kind == "e" or kind == "w" then
-    finish(id, text, rest, kind == "w")
+  elseif kind == "e" or kind == "i" or kind == "w" then
+    finish(id, text, rest, kind)
   else
     keep(kind, id, rest, text)
   end
