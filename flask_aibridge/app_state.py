@@ -67,8 +67,8 @@ class AppState:
     """What belongs to one app: ``app.extensions["aibridge"]``.
 
     ``settings`` is what the config said, ``licenses`` what is licensed, ``gate`` guards the public door, ``mounted``
-    is the bridge and its transport. :meth:`store`, :meth:`services` and :meth:`recording` are opened at the first call, by whichever thread
-    makes it; nothing is connected or started before.
+    is the bridge and its transport. :meth:`store`, :meth:`services` and :meth:`recording` are opened at the first
+    call, by whichever thread makes it; nothing is connected or started before.
     """
 
     def __init__(
