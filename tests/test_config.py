@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flask_aibridge import config as config_module
 from flask_aibridge.config import BUILT_IN, KNOWN_KEYS, ProviderSettings, Settings, read_settings
+from flask_aibridge.config import settings as settings_module
 from flask_aibridge.errors import ConfigError, ConfigWarning
 
 SECRET = "sk-do-not-show-this"
@@ -105,7 +106,7 @@ class TestUnknownKeys:
         """Only the prefix ``AIBRIDGE_`` is ours."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            config_module._warn_of_unknown_keys({key: None})
+            settings_module.warn_of_unknown_keys({key: None})
 
 
 class TestURLPrefix:

@@ -1,0 +1,88 @@
+"""``AIBRIDGE_*`` keys → frozen :class:`Settings`. The only place where a key is spelled.
+
+The keys are read once, by ``AIBridge.init_app``; later changes to ``app.config`` have no effect. A key that
+is absent is written into the config with its default (``setdefault``), so ``app.config`` shows what is in
+force.
+
+``AIBRIDGE_URL_PREFIX``
+    Where the public door is; default ``"/api/v2/aibridge"``.
+``AIBRIDGE_BRIDGE``
+    What is mounted: ``"built-in"`` (default), a WSGI app, an import string ``"package.module:attribute"``, or
+    ``None`` for nothing. The ``wsgi_app`` argument of ``AIBridge`` is this key's default, and stands in for
+    ``None``.
+``AIBRIDGE_LICENSE``
+    The licence, a compact JWT; wins over ``AIBRIDGE_LICENSE_FILE``.
+``AIBRIDGE_LICENSE_FILE``
+    A file with the licence; a relative path starts at ``app.root_path``.
+``AIBRIDGE_LICENSE_PUBLIC_KEYS``
+    ``{kid: key}``: Ed25519 public keys, in PEM or as base64 of their 32 bytes.
+``AIBRIDGE_LICENSE_DENY_LISTS``
+    Signed lists of revoked licences, compact JWTs, as the vendor publishes them.
+``AIBRIDGE_LICENSE_STATUS``
+    The status of the public door's answer without a licence: 403 (default), or 402.
+``AIBRIDGE_PROVIDERS``
+    ``{name: {"type": "anthropic" or "openai", "base_url": "https://…", "keys": ["…"]}}``, with the provider's
+    own base URL and no keys as defaults. A base URL is written as for the provider's own SDK: with ``/v1`` at
+    the end for ``openai``, without for ``anthropic``. Unset or ``None``: one provider for each of
+    ``ANTHROPIC_API_KEY`` or ``ANTHROPIC_BASE_URL``, and ``OPENAI_API_KEY`` or ``OPENAI_BASE_URL``, in the
+    environment.
+``AIBRIDGE_API_KEYS``
+    ``{user: "aib_<id>_<secret>"}``: who may use the built-in bridge by the public door.
+``AIBRIDGE_ADMIN_TOKEN``
+    A bearer token for the management routes, 32 characters or more; ``None`` (default) for none.
+``AIBRIDGE_REDIS_URL``
+    Where records and keys are kept: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://host:port,…/service``,
+    ``redis+cluster://host:port,…``, or ``memory://`` for tests. ``None`` (default): the embedded Valkey, under the
+    app's instance folder.
+``AIBRIDGE_REDIS_PREFIX``
+    What every key in Redis begins with; default ``"aibridge"``.
+``AIBRIDGE_RECORDING``
+    ``"required"`` (default): no request goes on that cannot be recorded. ``"best-effort"``: it does, and what is lost
+    is counted. ``"off"``: nothing is recorded, and no store is needed.
+``AIBRIDGE_RECORD_CONTENT``
+    Whether prompts, tool calls and thoughts are recorded; default ``True``. Tokens always are.
+``AIBRIDGE_RETENTION_DAYS``
+    How long records are kept; default 60, 0 for ever.
+``AIBRIDGE_CONTENT_RETENTION_DAYS``
+    How long content is kept; default ``None``: as long as the rest.
+``AIBRIDGE_SPOOL_BYTES``
+    How large the file may grow that each process keeps records in while Redis is away; default 64 MiB.
+``AIBRIDGE_SECRET_KEY``
+    What stored provider keys and access tokens are encrypted with: a str of 32 characters or more, or a list of them,
+    the newest first. Without it providers come from the config alone.
+``AIBRIDGE_MCP_SERVERS``
+    ``{id: {"url": "https://…", "tool_allow_regex": "…", "tool_deny_regex": "…"}}``, with no patterns as default.
+"""
+
+from __future__ import annotations
+
+from flask_aibridge.config.keys import (
+    BRIDGE,
+    BUILT_IN,
+    KNOWN_KEYS,
+    LICENSE_FILE,
+    MCP_SERVERS,
+    MIN_SECRET,
+    PROVIDERS,
+    REDIS_URL,
+    SECRET_KEY,
+)
+from flask_aibridge.config.providers import DEFAULT_BASE_URLS, ProviderSettings, check_provider
+from flask_aibridge.config.settings import Settings, read_settings
+
+__all__ = [
+    "BRIDGE",
+    "BUILT_IN",
+    "DEFAULT_BASE_URLS",
+    "KNOWN_KEYS",
+    "LICENSE_FILE",
+    "MCP_SERVERS",
+    "MIN_SECRET",
+    "PROVIDERS",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "ProviderSettings",
+    "Settings",
+    "check_provider",
+    "read_settings",
+]
