@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 from flask_aibridge.bridge.headers import media_type, response_headers
 from flask_aibridge.bridge.intercept.blocking import held_body
+from flask_aibridge.bridge.intercept.decoding import DecodedTurn, decoder_for
 from flask_aibridge.bridge.intercept.streaming import GuardedTurn, StreamedBody
 from flask_aibridge.bridge.intercept.turn import BlockingTurn, StreamingTurn, Turn, UnreadTurn
+from flask_aibridge.bridge.intercept.wire_format import WireFormat
 from flask_aibridge.bridge.interception import Interception
-from flask_aibridge.bridge.providers.base import Provider, Route
+from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.request import Refused
 from flask_aibridge.bridge.upstream import (
     Answer,
@@ -25,6 +27,8 @@ from flask_aibridge.observability.hooks import Outcome
 
 _SSE = "text/event-stream"
 
+_BODILESS = (204, 304)
+
 _CLIENT_CLOSED = 499
 """What is recorded for callers who left before the head, as nginx does; nobody receives it."""
 
@@ -32,29 +36,38 @@ Response: TypeAlias = tuple[str, list[tuple[str, str]], Iterable[bytes]]
 """Status line, headers, body."""
 
 
-def relay(answer: Answer, route: Route, interception: Interception) -> Response:
-    """Hand the provider's answer on, and follow it."""
+def relay(answer: Answer, wire_format: WireFormat | None, interception: Interception) -> Response:
+    """Hand the provider's answer on, and follow it, as ``wire_format`` has followed the request."""
     if answer.status < 200:
         raise UpstreamFailure(f"the provider answered with the interim status {answer.status}")
     interception.status = answer.status
+    interception.request_id = _header(answer, "request-id") or _header(answer, "x-request-id") or None
     headers = response_headers(answer.headers, answer.status)
-    kind = media_type(headers)
-    turn = GuardedTurn(_turn(answer, route, kind), interception.id)
+    kind, encoding = media_type(headers), _header(answer, "content-encoding").strip().lower()
+    turn = GuardedTurn(turn_for(answer.status, kind, encoding, wire_format), interception.id)
     if kind == "application/json" or kind.endswith("+json"):
         return _status_line(answer), headers, held_body(answer, turn, interception)
     if kind == _SSE:
         headers.append(("X-Accel-Buffering", "no"))  # nginx would collect a stream before it passes it on
+        if wire_format is not None and wire_format.withholder() is not None:
+            headers = [each for each in headers if each[0].lower() != "content-length"]
     return _status_line(answer), headers, StreamedBody(answer, turn, interception)
 
 
-def _turn(answer: Answer, route: Route, kind: str) -> Turn:
-    encoding = next(
-        (value for name, value in answer.headers if name.lower() == "content-encoding"), "identity"
-    )
-    if route.wire_format is None or encoding.strip().lower() != "identity":
-        return UnreadTurn()
-    wire_format = route.wire_format()
-    return StreamingTurn(wire_format) if kind == _SSE else BlockingTurn(wire_format)
+def turn_for(status: int, kind: str, encoding: str, wire_format: WireFormat | None) -> Turn:
+    """The machine for an answer of a status, media type and content coding: by what it is, not by what was asked for.
+    Without a wire format, or a decoder for the coding, nothing of it is read."""
+    if wire_format is None or status in _BODILESS:
+        return UnreadTurn(wire_format)
+    turn = StreamingTurn(wire_format) if kind == _SSE else BlockingTurn(wire_format)
+    if encoding in ("", "identity"):
+        return turn
+    decoder = decoder_for(encoding)
+    return UnreadTurn(wire_format) if decoder is None else DecodedTurn(turn, decoder)
+
+
+def _header(answer: Answer, wanted: str) -> str:
+    return next((value for name, value in answer.headers if name.lower() == wanted), "")
 
 
 def failed(interception: Interception, provider: Provider | None, failure: UpstreamFailure) -> Response:
@@ -63,21 +76,24 @@ def failed(interception: Interception, provider: Provider | None, failure: Upstr
         refused = Refused(_CLIENT_CLOSED, "The caller closed the request.")
         return refusal(interception, provider, refused, "client_closed")
     name = provider.name if provider is not None else ""
+    status, error_type = 502, "unreachable"
+    outcome: Outcome = "upstream_error"
+    message = f"The provider {name!r} could not be reached, or gave no answer that can be read."
     if isinstance(failure, UpstreamTimeout):
-        status, message = 504, f"The provider {name!r} did not answer in time."
+        status, error_type = 504, "timeout"
+        message = f"The provider {name!r} did not answer in time."
     elif isinstance(failure, UpstreamBroken):
-        status, message = 502, f"The provider {name!r} broke off its answer."
-    else:
-        status, message = (
-            502,
-            f"The provider {name!r} could not be reached, or gave no answer that can be read.",
-        )
-    outcome: Outcome = "upstream_truncated" if isinstance(failure, UpstreamBroken) else "upstream_error"
-    return refusal(interception, provider, Refused(status, message, error=str(failure)), outcome)
+        outcome, error_type = "upstream_truncated", "upstream_truncated"
+        message = f"The provider {name!r} broke off its answer."
+    return refusal(interception, provider, Refused(status, message, error=str(failure)), outcome, error_type)
 
 
 def refusal(
-    interception: Interception, provider: Provider | None, refused: Refused, outcome: Outcome
+    interception: Interception,
+    provider: Provider | None,
+    refused: Refused,
+    outcome: Outcome,
+    error_type: str | None = None,
 ) -> Response:
     """Say no, in the provider's own form where it is known which provider is meant."""
     document: dict[str, object] = {"message": refused.message, "code": _code(refused.status)}
@@ -86,7 +102,7 @@ def refusal(
     body = json.dumps(document).encode()
     interception.status = refused.status
     interception.sent(body)
-    interception.finish(outcome, refused.error or refused.message)
+    interception.finish(outcome, refused.error or refused.message, error_type)
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *refused.headers]
     return f"{refused.status} {_reason(refused.status)}", headers, [body]
 

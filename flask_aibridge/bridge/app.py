@@ -10,8 +10,9 @@ from flask_aibridge.bridge.admission import Host, Recorded, Recording, Unrecorde
 from flask_aibridge.bridge.answers import Response, failed, refusal, relay
 from flask_aibridge.bridge.caller import cancellation_of, credential_of
 from flask_aibridge.bridge.headers import request_headers
+from flask_aibridge.bridge.intercept.documents import Document, parse_document
 from flask_aibridge.bridge.intercept.streaming import StreamedBody
-from flask_aibridge.bridge.intercept.turn import parse_document
+from flask_aibridge.bridge.intercept.wire_format import WireFormat
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.providers.base import Provider, Route
 from flask_aibridge.bridge.providers.directory import Known
@@ -130,10 +131,13 @@ class Bridge:
         credentials = _credentials(provider)
         headers = request_headers(environ, plain_answer=route.wire_format is not None) | credentials
         url = provider.url(forwarded_path(environ, request.path), environ.get("QUERY_STRING", ""))
+        wire_format = request.wire_format(route)
         body = request.body()
+        if wire_format is not None:
+            body = wire_format.edit_request(body)
         answer = self._upstream.send(environ["REQUEST_METHOD"], url, headers, body, cancellation_of(environ))
         try:
-            return relay(answer, route, interception)
+            return relay(answer, wire_format, interception)
         except BaseException:
             answer.close()
             raise
@@ -152,6 +156,7 @@ class _Request:
         self._refused: Refused | None = None
         self._unreadable: Refused | None = None
         self._body: bytes | None = None
+        self._document: Document = {}
 
     @property
     def missed(self) -> bool:
@@ -189,9 +194,15 @@ class _Request:
         except Refused as refused:
             self._unreadable = refused
             return None
-        document = parse_document(body) or {}
-        self.interception.model = document.get("model")
-        return describe(self.environ, self.interception, document)
+        self._document = parse_document(body) or {}
+        self.interception.model = self._document.get("model")
+        return describe(self.environ, self.interception, self._document)
+
+    def wire_format(self, route: Route) -> WireFormat | None:
+        """What follows this exchange, its content too where that is recorded; null for what is only passed on."""
+        if route.wire_format is None:
+            return None
+        return route.wire_format(self._document, content=self.interception.recorded)
 
     def body(self) -> bytes:
         """The request's body, read once."""

@@ -5,13 +5,23 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 from flask_aibridge.bridge.caller import IN_PROCESS, Caller, key_id_of, source_of
-from flask_aibridge.bridge.intercept.vocabulary import Ended, Failed, Item, Usage
+from flask_aibridge.bridge.intercept.failures import error_class
+from flask_aibridge.bridge.intercept.vocabulary import (
+    Ended,
+    Failed,
+    Item,
+    Prompt,
+    Thought,
+    ToolCall,
+    Usage,
+)
 from flask_aibridge.observability.hooks import Hook, InterceptionEnded, Outcome, TokenUsage
 from flask_aibridge.services import records
 from flask_aibridge.services.interfaces import Authorization, Credential
@@ -23,6 +33,12 @@ MAX_MODEL_NAME = 128
 
 MAX_ERROR = 300
 """Characters of an error's description that are recorded."""
+
+MAX_RECORDS = 200
+"""Records of one kind, tool calls or thoughts, of one interception. The longest answers of agents have a few dozen."""
+
+MAX_REQUEST_ID = 128
+"""Characters of the provider's id of a request that are recorded; real ones have fewer than 50."""
 
 
 class Interception:
@@ -52,7 +68,9 @@ class Interception:
         self.recorded = False
         self._model: str | None = None
         self._usage: TokenUsage | None = None
-        self._failure: str | None = None
+        self._failure: Failed | None = None
+        self._request_id: str | None = None
+        self._counts: Counter[str] = Counter()
         self._bytes_sent = 0
         self._finished = False
         self._started = time.monotonic()
@@ -76,15 +94,31 @@ class Interception:
             key_id, user = authorization.key_id or key_id, authorization.user
         self.caller = Caller(self.caller.in_process, self.caller.source, key_id, user)
 
+    @property
+    def request_id(self) -> str | None:
+        """The provider's own id of the request, by which its support finds it."""
+        return self._request_id
+
+    @request_id.setter
+    def request_id(self, value: str | None) -> None:
+        self._request_id = value[:MAX_REQUEST_ID] if value else None
+
     def note(self, item: Item) -> None:
-        """Take a word that a turn machine said about the answer."""
+        """Take a word that a turn machine said about the answer, and record what it tells."""
         match item:
-            case Usage(tokens):
-                self._usage = tokens
-            case Failed(kind, message):
-                self._failure = f"{kind}: {message}" if message else kind
+            case Usage():
+                self._usage = item.tokens
+                self._record_usage(item)
+            case Failed():
+                self._failure = item
             case Ended():
                 self.ended = True
+            case Prompt():
+                self._put("p", records.PromptUsage, message_id=item.message_id, prompt=item.text)
+            case ToolCall():
+                self._record_tool(item)
+            case Thought():
+                self._put("m", records.ModelThought, content=item.text, metadata={"source": item.source})
 
     def sent(self, data: bytes) -> None:
         """Count bytes that go to the caller now."""
@@ -99,7 +133,7 @@ class Interception:
         elif self.ended:
             self.finish("completed")
         else:
-            self.finish("upstream_truncated", "the stream ended without its terminal event")
+            self.finish("upstream_truncated", "the answer ended without its last word")
 
     def finish_early(self) -> None:
         """Finish because the caller has left. Leaving after the answer's own last word is no more than its
@@ -109,14 +143,14 @@ class Interception:
         else:
             self.finish("client_closed")
 
-    def finish(self, outcome: Outcome, error: str | None = None) -> None:
-        """Close the account and tell the hooks."""
+    def finish(self, outcome: Outcome, error: str | None = None, error_type: str | None = None) -> None:
+        """Close the account and tell the hooks. ``error_type`` is the class of an error; where it is not given, status,
+        outcome and what the provider said tell it."""
         if self._finished:
             return
         self._finished = True
-        error = error or self._failure
-        if self.recorded and self._take_record is not None:
-            self._record_end(self._take_record, outcome, error)
+        error = error or self._failure_in_words()
+        self._record_end(outcome, error, error_type)
         record = self._record(outcome, error)
         for hook in self._hooks:
             try:
@@ -124,32 +158,74 @@ class Interception:
             except Exception:
                 logger.exception("the hook %s failed on interception %s", type(hook).__name__, self.id)
 
-    def _record_end(
-        self, take: Callable[[records.Record], None], outcome: Outcome, error: str | None
-    ) -> None:
-        now, usage = datetime.now(UTC), self._usage
-        if usage is not None:
-            take(
-                records.TokenUsage(
-                    id=f"{self.id}.u",
-                    interception_id=self.id,
-                    input=usage.input,
-                    output=usage.output,
-                    cache_read=usage.cache_read,
-                    cache_write=usage.cache_write,
-                    extra=usage.extra,
-                    created_at=now,
-                )
+    def _failure_in_words(self) -> str | None:
+        if self._failure is None:
+            return None
+        kind, message = self._failure
+        return f"{kind}: {message}" if message else kind
+
+    def _error_type(self, outcome: Outcome) -> str | None:
+        if outcome in ("completed", "client_closed"):
+            return None
+        if outcome != "upstream_error":
+            return outcome
+        return error_class(self.status, None if self._failure is None else self._failure.kind)
+
+    def _record_usage(self, usage: Usage) -> None:
+        tokens, message_id, finish_reason = usage
+        known = {"finish_reason": finish_reason, "request_id": self._request_id}
+        self._put(
+            "u",
+            records.TokenUsage,
+            message_id=message_id,
+            input=tokens.input,
+            output=tokens.output,
+            cache_read=tokens.cache_read,
+            cache_write=tokens.cache_write,
+            extra=tokens.extra,
+            metadata={name: value for name, value in known.items() if value is not None},
+        )
+
+    def _record_tool(self, call: ToolCall) -> None:
+        self._put(
+            "t",
+            records.ToolUsage,
+            message_id=call.message_id,
+            tool=call.name,
+            input=call.arguments,
+            tool_call_id=call.call_id,
+            item_id=call.item_id,
+            injected=call.kind == "injected",
+            metadata={"kind": call.kind},
+        )
+
+    def _put(self, kind: str, make: Callable[..., records.Record], **fields: Any) -> None:
+        """Record one more of a kind, under an id that says which: writing it twice is writing it once."""
+        if not self.recorded or self._take_record is None:
+            return
+        self._counts[kind] = number = self._counts[kind] + 1
+        if number <= MAX_RECORDS:
+            record_id, now = f"{self.id}.{kind}{number}", datetime.now(UTC)
+            self._take_record(make(id=record_id, interception_id=self.id, created_at=now, **fields))
+        elif number == MAX_RECORDS + 1:
+            logger.warning(
+                "interception %s: no more than %d records of a kind are kept", self.id, MAX_RECORDS
             )
-        take(
+
+    def _record_end(self, outcome: Outcome, error: str | None, error_type: str | None) -> None:
+        if not self.recorded or self._take_record is None:
+            return
+        if error and self._request_id and outcome == "upstream_error":
+            error = f"{error[: MAX_ERROR - MAX_REQUEST_ID - 20]} (request {self._request_id})"
+        self._take_record(
             records.InterceptionEnd(
                 id=f"{self.id}.e",
                 interception_id=self.id,
                 status=outcome,
                 http_status=self.status,
-                error_type=None if outcome in ("completed", "client_closed") else outcome,
+                error_type=error_type or self._error_type(outcome),
                 error_message=error[:MAX_ERROR] if error else None,
-                ended_at=now,
+                ended_at=datetime.now(UTC),
             )
         )
 

@@ -128,8 +128,8 @@ def test_a_start_is_recorded_before_the_provider_is_called_and_an_end_after(
     assert (start.initiator, start.in_process) == (None, False)
     assert start.id == reply.headers["x-aibridge-interception-id"]
     assert shard_of(start.id) == shard_of_key("k1")
-    assert host.kinds == ["TokenUsage", "InterceptionEnd"]
-    usage = host.records[0]
+    assert host.kinds == ["PromptUsage", "TokenUsage", "InterceptionEnd"]
+    usage = host.records[1]
     assert isinstance(usage, TokenUsage)
     assert (usage.interception_id, usage.input, usage.output) == (start.id, 2, 2)
     assert (host.end.interception_id, host.end.status, host.end.http_status) == (start.id, "completed", 200)

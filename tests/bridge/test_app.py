@@ -73,10 +73,18 @@ def test_a_streamed_answer(path: str, question: dict[str, Any], bridge: Bridge, 
     assert (record.usage.input, record.usage.output) == (2, 2)
 
 
-def test_a_chat_stream_without_usage_is_not_given_any(bridge: Bridge, hook: RecordingHook) -> None:
-    """The bytes are the provider's; what nobody asked for is not known."""
-    assert b"usage" not in ask(bridge, ROUTES[1][0], QUESTION | {"stream": True}).body
-    assert (hook.record.usage, hook.record.outcome) == (None, "completed")
+def test_a_chat_streams_usage_is_asked_for_and_kept(
+    bridge: Bridge, hook: RecordingHook, stand_in: Served[StandInProvider]
+) -> None:
+    """A caller who did not ask has no chunk without choices to trip over, and the account has the usage."""
+    body = ask(bridge, ROUTES[1][0], QUESTION | {"stream": True}).body
+    assert b'"choices": []' not in body
+    assert b'"prompt_tokens"' not in body
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert hook.record.usage is not None
+    assert (hook.record.usage.input, hook.record.usage.output) == (2, 2)
+    assert (hook.record.outcome, hook.record.bytes_sent) == ("completed", len(body))
+    assert stand_in.stand_in.requests[0].json["stream_options"] == {"include_usage": True}
 
 
 def test_tokens_arrive_one_by_one(make_bridge: MakeBridge) -> None:
@@ -430,21 +438,22 @@ def answering(head: bytes, body: bytes) -> Callable[[Peer], None]:
 
 
 @pytest.mark.parametrize(
-    ("head", "body", "status", "usage"),
+    ("head", "body", "status", "usage", "outcome"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n", b"<html>", 200, None),
-        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\n", b"<html>", 502, None),
-        (b"HTTP/1.1 200 OK\r\n", b"?", 200, None),
-        (JSON_HEAD, b"{broken", 200, None),
-        (JSON_HEAD, b'{"usage": {"input_tokens": 3}}' + b" " * 2**21, 200, TokenUsage(3)),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n", b"<html>", 200, None, "upstream_error"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\n", b"<html>", 502, None, "upstream_error"),
+        (b"HTTP/1.1 200 OK\r\n", b"?", 200, None, "upstream_error"),
+        (JSON_HEAD, b"{broken", 200, None, "upstream_truncated"),
+        (JSON_HEAD, b'{"usage": {"input_tokens": 3}}' + b" " * 2**21, 200, TokenUsage(3), "completed"),
         (
             JSON_HEAD + b"Content-Encoding: gzip\r\n",
             gzip.compress(b'{"usage": {"input_tokens": 3}}'),
             200,
-            None,
+            TokenUsage(3),
+            "completed",
         ),
-        (b"HTTP/1.1 299 \r\nContent-Type: application/vnd.x+json\r\n", b"{}", 299, None),
-        (b"HTTP/1.1 204 No Content\r\nContent-Type: text/plain\r\n", b"", 204, None),
+        (b"HTTP/1.1 299 \r\nContent-Type: application/vnd.x+json\r\n", b"{}", 299, None, "completed"),
+        (b"HTTP/1.1 204 No Content\r\nContent-Type: text/plain\r\n", b"", 204, None, "completed"),
     ],
 )
 def test_whatever_a_provider_answers_is_relayed(
@@ -452,15 +461,16 @@ def test_whatever_a_provider_answers_is_relayed(
     body: bytes,
     status: int,
     usage: TokenUsage | None,
+    outcome: str,
     make_bridge: MakeBridge,
     hook: RecordingHook,
 ) -> None:
-    """HTML, rubbish, compressed, long: byte for byte."""
+    """HTML, rubbish, compressed, long: byte for byte. What is no answer is not taken for one."""
     with ScriptedUpstream(answering(head, body)) as server:
         reply = ask(make_bridge(server.base_url), ROUTES[0][0], QUESTION)
         assert (reply.status, reply.body) == (status, body)
     assert hook.record.usage == usage
-    assert hook.record.outcome == ("completed" if status < 400 else "upstream_error")
+    assert hook.record.outcome == outcome
 
 
 def test_an_interim_status_is_no_answer(make_bridge: MakeBridge) -> None:

@@ -8,7 +8,7 @@ from flask_aibridge.bridge.intercept.streaming import StreamedBody
 from flask_aibridge.bridge.intercept.turn import Turn
 from flask_aibridge.bridge.intercept.vocabulary import Item, Relay
 from flask_aibridge.bridge.interception import Interception
-from flask_aibridge.bridge.upstream import Answer
+from flask_aibridge.bridge.upstream import Answer, UpstreamFailure
 
 MAX_HELD_ANSWER = 1024 * 1024
 """Bytes of a blocking answer that are held back. Up to here an answer is handed over whole, and one that
@@ -26,7 +26,11 @@ def held_body(
     held: list[Item] = []
     size = 0
     while size <= limit:
-        data = answer.read()
+        try:
+            data = answer.read()
+        except UpstreamFailure:
+            _noted([*held, *turn.cut()], interception)
+            raise
         if not data:
             held.extend(turn.finish())
             answer.close()
@@ -37,14 +41,18 @@ def held_body(
 
 
 def _settled(held: list[Item], interception: Interception) -> bytes:
-    pieces = []
-    for item in held:
-        if isinstance(item, Relay):
-            pieces.append(item.data)
-        else:
-            interception.note(item)
-    body = b"".join(pieces)
+    body = b"".join(_noted(held, interception))
     if body:
         interception.sent(body)
     interception.finish_at_end()
     return body
+
+
+def _noted(items: list[Item], interception: Interception) -> list[bytes]:
+    pieces = []
+    for item in items:
+        if isinstance(item, Relay):
+            pieces.append(item.data)
+        else:
+            interception.note(item)
+    return pieces

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 
 from flask_aibridge.bridge.intercept.turn import Turn, UnreadTurn
 from flask_aibridge.bridge.intercept.vocabulary import Item, Relay
@@ -28,21 +31,34 @@ class GuardedTurn:
         try:
             yield from self._turn.feed(data)
         except Exception as error:
-            self._give_up(error)
+            yield from self._give_up(error)
 
     def finish(self) -> Iterator[Item]:
         """Say what the end means."""
         try:
             yield from self._turn.finish()
         except Exception as error:
-            self._give_up(error)
+            yield from self._give_up(error)
             yield from self._turn.finish()
 
-    def _give_up(self, error: Exception) -> None:
+    def cut(self) -> Iterator[Item]:
+        """Say what is known."""
+        try:
+            yield from self._turn.cut()
+        except Exception as error:
+            yield from self._give_up(error)
+
+    def _give_up(self, error: Exception) -> Iterator[Item]:
+        # Not the exception's own words: they may quote the answer.
         logger.error(
-            "interception %s cannot be followed any further; it is relayed unread", self._id, exc_info=error
+            "interception %s cannot be followed any further; it is relayed unread: %s at\n%s",
+            self._id,
+            type(error).__name__,
+            "".join(traceback.format_tb(error.__traceback__)),
         )
-        self._turn = UnreadTurn()
+        failed, self._turn = self._turn, UnreadTurn()
+        with suppress(Exception):
+            yield from failed.cut()
 
 
 class StreamedBody:
@@ -60,7 +76,7 @@ class StreamedBody:
         self._turn = turn
         self._interception = interception
         self._items: Iterator[Item] = iter(held)
-        self._at_end = False
+        self._settle: Callable[[], None] | None = None  # how it ends, known once there is no more to read
 
     def __iter__(self) -> StreamedBody:
         return self
@@ -71,8 +87,8 @@ class StreamedBody:
             if data:
                 self._interception.sent(data)
                 return data
-            if self._at_end:
-                self._interception.finish_at_end()
+            if self._settle is not None:
+                self._settle()
                 raise StopIteration
             self._items = self._read()
 
@@ -81,8 +97,10 @@ class StreamedBody:
         closed."""
         try:
             # What was handed over last has not been read along yet, and may hold the answer's last word.
-            while self._next_relay():
-                pass
+            self._note_rest()
+            if self._settle is None:
+                self._items = self._turn.cut()
+                self._note_rest()
             self._interception.finish_early()
         finally:
             self._answer.close()
@@ -94,18 +112,30 @@ class StreamedBody:
             self._interception.note(item)
         return b""
 
+    def _note_rest(self) -> None:
+        while self._next_relay():
+            pass
+
     def _read(self) -> Iterator[Item]:
         try:
             data = self._answer.read()
         except UpstreamCancelled:
-            self._interception.finish_early()
-            self._at_end = True  # nobody is left to see that the body is incomplete
-            return iter(())
+            # Nobody is left to see that the body is incomplete.
+            self._settle = self._interception.finish_early
+            return self._turn.cut()
         except UpstreamFailure as failure:
-            self._interception.finish("upstream_truncated", str(failure))
-            raise
+            self._settle = partial(self._break_off, failure)
+            return self._turn.cut()
         except BaseException as error:
+            self._items = self._turn.cut()
+            self._note_rest()
             self._interception.finish("interrupted", type(error).__name__)
             raise
-        self._at_end = not data
-        return self._turn.feed(data) if data else self._turn.finish()
+        if data:
+            return self._turn.feed(data)
+        self._settle = self._interception.finish_at_end
+        return self._turn.finish()
+
+    def _break_off(self, failure: UpstreamFailure) -> None:
+        self._interception.finish("upstream_truncated", str(failure))
+        raise failure

@@ -1,55 +1,37 @@
-"""Pure: the machine that follows one answer, for every wire format.
+"""Pure: the machines that follow one answer, whatever its wire format.
 
-A ``WireFormat`` knows what the documents and events of one API mean; a turn feeds it. There are two turns, as
-there are two ways to answer: ``StreamingTurn`` for server-sent events and ``BlockingTurn`` for one JSON
-document. Both relay every byte they are fed, unchanged, before they say what they found in it; both can be
-fed in any pieces.
+There are two, as there are two ways to answer: ``StreamingTurn`` for server-sent events and ``BlockingTurn`` for one
+JSON document; a ``WireFormat`` tells them what the documents and events of one API mean. Both relay every byte they
+are fed before they say what they found in it; both can be fed in any pieces.
 """
 
 from __future__ import annotations
 
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Iterator
+from typing import Final, Protocol
 
+from flask_aibridge.bridge.intercept.documents import parse_document
+from flask_aibridge.bridge.intercept.failures import INVALID_RESPONSE
 from flask_aibridge.bridge.intercept.vocabulary import Ended, Failed, Item, Relay
-from flask_aibridge.bridge.sse import Event, SSEParser
+from flask_aibridge.bridge.intercept.wire_format import WireFormat
+from flask_aibridge.bridge.sse import SSEParser
 
-MAX_PARSED_ANSWER = 8 * 1024 * 1024
+MAX_PARSED_ANSWER: Final = 8 * 1024 * 1024
 """The largest JSON answer that is kept to be parsed. Larger ones (embeddings by the thousand, images) are
 relayed unread, so that a worker never holds more than this for the sake of a record."""
 
-MAX_WORDS = 200
-"""Characters of a provider's error message that are kept: enough to know it by, too few to carry a prompt."""
-
-Document: TypeAlias = dict[str, Any]
-
-
-class WireFormat(ABC):
-    """What the answers of one API mean. It holds the state of one answer, so it serves one answer only."""
-
-    @abstractmethod
-    def read_document(self, document: Document) -> Iterable[Item]:
-        """Say what a whole JSON answer means."""
-
-    @abstractmethod
-    def read_event(self, event: Event) -> Iterable[Item]:
-        """Say what one server-sent event means."""
-
-    def read_end(self) -> Iterable[Item]:
-        """Say what the end of the stream means, where the events have not said it."""
-        return ()
-
 
 class Turn(Protocol):
-    """One answer on its way: bytes in, vocabulary out."""
+    """One answer on its way: bytes in, vocabulary out. It is over with ``finish`` or ``cut``, whichever is first."""
 
     def feed(self, data: bytes) -> Iterator[Item]:
         """Take the next bytes of the answer."""
 
     def finish(self) -> Iterator[Item]:
         """Take the end of the answer's bytes, which came as the transfer protocol promised."""
+
+    def cut(self) -> Iterator[Item]:
+        """Take that no more bytes will come, though the answer may not be whole: say what is known of it."""
 
 
 class StreamingTurn:
@@ -58,21 +40,37 @@ class StreamingTurn:
     def __init__(self, wire_format: WireFormat, parser: SSEParser | None = None) -> None:
         self._format = wire_format
         self._parser = parser or SSEParser()
+        self._withholder = wire_format.withholder()
 
     def feed(self, data: bytes) -> Iterator[Item]:
         """Relay ``data``, then say what the events that it completed mean."""
-        yield Relay(data)
+        passing = data if self._withholder is None else self._withholder.feed(data)
+        if passing:
+            yield Relay(passing)
         for event in self._parser.feed(data):
             yield from self._format.read_event(event)
 
     def finish(self) -> Iterator[Item]:
         """Read what was left without its blank line; an event too large to follow leaves the end unknown:
         ended."""
+        yield from self._rest()
         for event in self._parser.finish():
             yield from self._format.read_event(event)
-        yield from self._format.read_end()
         if self._parser.overflowed:
+            yield from self._format.cut()
             yield Ended()
+        else:
+            yield from self._format.read_end()
+
+    def cut(self) -> Iterator[Item]:
+        """Relay what was held back, and say what is known."""
+        yield from self._rest()
+        yield from self._format.cut()
+
+    def _rest(self) -> Iterator[Item]:
+        rest = b"" if self._withholder is None else self._withholder.rest()
+        if rest:
+            yield Relay(rest)
 
 
 class BlockingTurn:
@@ -91,46 +89,47 @@ class BlockingTurn:
             self._kept.append(data)
         else:
             self._kept.clear()
-        yield Relay(data)
+        if data:
+            yield Relay(data)
 
     def finish(self) -> Iterator[Item]:
-        """Say what the whole document means."""
-        document = parse_document(b"".join(self._kept))
+        """Say what the whole document means. One that broke off is not whole, though the connection ended well: an
+        answer without a length may end anywhere. What never was a document is the provider's failure."""
+        if self._size > self._limit:
+            yield from self._format.cut()
+            yield Ended()
+            return
+        body = b"".join(self._kept)
+        document = parse_document(body)
         if document is not None:
             yield from self._format.read_document(document)
-        yield Ended()
+            return
+        if not body.lstrip().startswith(b"{"):
+            yield Failed(INVALID_RESPONSE, "the answer is no JSON object")
+        yield from self._format.cut()
+
+    def cut(self) -> Iterator[Item]:
+        """Half a document says nothing."""
+        return self._format.cut()
 
 
 class UnreadTurn:
-    """Relays an answer that nothing is to be learned from."""
+    """Relays an answer that nothing is to be learned from; what is known without it is said at its end."""
+
+    def __init__(self, wire_format: WireFormat | None = None) -> None:
+        self._format = wire_format
 
     def feed(self, data: bytes) -> Iterator[Item]:
         """Relay ``data``."""
-        yield Relay(data)
+        if data:
+            yield Relay(data)
 
     def finish(self) -> Iterator[Item]:
         """Say that the answer is whole."""
+        yield from self.cut()
         yield Ended()
 
-
-def parse_document(data: bytes) -> Document | None:
-    """Parse a JSON object; null for anything else, however broken."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def member(document: Document, name: str) -> Document:
-    """Return the object under ``name``, or an empty one where there is none."""
-    value = document.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def failure(error: object) -> Failed:
-    """Describe the error object that both OpenAI and Anthropic put under ``error``."""
-    if not isinstance(error, dict):
-        return Failed("error", str(error)[:MAX_WORDS])
-    kind = error.get("type") or error.get("code") or "error"
-    return Failed(str(kind)[:MAX_WORDS], str(error.get("message") or "")[:MAX_WORDS])
+    def cut(self) -> Iterator[Item]:
+        """Say what the request alone tells."""
+        if self._format is not None:
+            yield from self._format.cut()

@@ -8,9 +8,13 @@ missing or null leaves it. Nothing is ever added up over events, and a zero is a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from flask_aibridge.observability.hooks import TokenUsage
+from flask_aibridge.services.records import MAX_TOKENS
+
+_NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 
 MAX_COUNTS = 40
 """Counts kept of one answer. Beyond it further names are ignored (the four that every provider has never
@@ -22,7 +26,7 @@ MAX_NAME = 64
 
 class Counting(NamedTuple):
     """Where one API keeps its counts; paths are dotted. ``cached_in_input``: whether ``input`` includes the
-    cached tokens."""
+    cached tokens. ``names``: the token types under which further counts are known; the others keep their path."""
 
     input: str
     output: str
@@ -30,6 +34,7 @@ class Counting(NamedTuple):
     cache_write: str
     cached_in_input: bool
     redundant: frozenset[str] = frozenset()
+    names: Mapping[str, str] = _NO_NAMES
 
 
 ANTHROPIC = Counting(
@@ -38,6 +43,13 @@ ANTHROPIC = Counting(
     cache_read="cache_read_input_tokens",
     cache_write="cache_creation_input_tokens",
     cached_in_input=False,
+    names=MappingProxyType(
+        {
+            "cache_creation.ephemeral_5m_input_tokens": "cache_ephemeral_5m_input",
+            "cache_creation.ephemeral_1h_input_tokens": "cache_ephemeral_1h_input",
+            "server_tool_use.web_search_requests": "web_search_requests",
+        }
+    ),
 )
 
 OPENAI_CHAT = Counting(
@@ -47,6 +59,15 @@ OPENAI_CHAT = Counting(
     cache_write="prompt_tokens_details.cache_write_tokens",
     cached_in_input=True,
     redundant=frozenset({"total_tokens"}),
+    names=MappingProxyType(
+        {
+            "prompt_tokens_details.audio_tokens": "prompt_audio",
+            "completion_tokens_details.audio_tokens": "completion_audio",
+            "completion_tokens_details.reasoning_tokens": "completion_reasoning",
+            "completion_tokens_details.accepted_prediction_tokens": "completion_accepted_prediction",
+            "completion_tokens_details.rejected_prediction_tokens": "completion_rejected_prediction",
+        }
+    ),
 )
 
 OPENAI_RESPONSES = Counting(
@@ -56,6 +77,7 @@ OPENAI_RESPONSES = Counting(
     cache_write="input_tokens_details.cache_write_tokens",
     cached_in_input=True,
     redundant=frozenset({"total_tokens"}),
+    names=MappingProxyType({"output_tokens_details.reasoning_tokens": "output_reasoning"}),
 )
 
 
@@ -66,15 +88,20 @@ class UsageMerge:
         self._counting = counting
         self._known = {*counting[:4], *counting.redundant}
         self._counts: dict[str, int] = {}
+        self._is_taken = False
 
-    def update(self, reported: object) -> TokenUsage | None:
-        """Merge one reported usage object; null where it reports no count at all."""
-        counts = flatten(reported) if isinstance(reported, Mapping) else {}
-        if not counts:
+    def update(self, reported: object) -> None:
+        """Merge one reported usage object; what holds no count says nothing."""
+        if isinstance(reported, Mapping):
+            for name, count in flatten(reported).items():
+                if name in self._known or name in self._counts or len(self._counts) < MAX_COUNTS:
+                    self._counts[name] = count
+
+    def taken(self) -> TokenUsage | None:
+        """The tokens, once; null where no count was reported, and when they have been taken."""
+        if self._is_taken or not self._counts:
             return None
-        for name, count in counts.items():
-            if name in self._known or name in self._counts or len(self._counts) < MAX_COUNTS:
-                self._counts[name] = count
+        self._is_taken = True
         return self.tokens()
 
     def tokens(self) -> TokenUsage:
@@ -90,17 +117,29 @@ class UsageMerge:
             output=self._counts.get(counting.output, 0),
             cache_read=cache_read,
             cache_write=cache_write,
-            extra={name: count for name, count in self._counts.items() if name not in self._known},
+            extra={
+                counting.names.get(name, name): count
+                for name, count in self._counts.items()
+                if name not in self._known
+            },
         )
 
 
 def flatten(reported: Mapping[str, Any], prefix: str = "", depth: int = 3) -> dict[str, int]:
-    """Return every whole number in a usage object under its dotted path, to three levels."""
+    """Return every whole number in a usage object under its dotted path, to three levels.
+
+    What could not be stored is left out: counts above what is recorded as tokens, and names that are no Unicode.
+    """
     counts: dict[str, int] = {}
     for name, value in reported.items():
         path = f"{prefix}{name}"[:MAX_NAME]
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            counts[path] = value
+        if isinstance(value, int) and not isinstance(value, bool):
+            if 0 <= value <= MAX_TOKENS and _is_name(path):
+                counts[path] = value
         elif isinstance(value, Mapping) and depth > 1:
             counts |= flatten(value, f"{path}.", depth - 1)
     return counts
+
+
+def _is_name(path: str) -> bool:
+    return path != "" and (path.isascii() or not any("\ud800" <= char <= "\udfff" for char in path))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from flask_aibridge.bridge.intercept.turn import WireFormat
+from flask_aibridge.bridge.intercept.wire_format import WireFormat
 from flask_aibridge.config import DEFAULT_BASE_URLS, ProviderSettings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -11,7 +12,7 @@ from flask_aibridge.bridge.intercept.blocking import held_body
 from flask_aibridge.bridge.intercept.chat_completions import ChatCompletions
 from flask_aibridge.bridge.intercept.streaming import GuardedTurn, StreamedBody
 from flask_aibridge.bridge.intercept.turn import BlockingTurn, StreamingTurn, Turn
-from flask_aibridge.bridge.intercept.vocabulary import Item, Relay, Usage
+from flask_aibridge.bridge.intercept.vocabulary import Item, Prompt, Relay, Usage
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.upstream import UpstreamBroken, UpstreamCancelled
 from flask_aibridge.observability import TokenUsage
@@ -46,6 +47,10 @@ class FailingTurn:
     def finish(self) -> Iterator[Item]:
         yield Usage(TokenUsage(1))
         raise ZeroDivisionError
+
+    def cut(self) -> Iterator[Item]:
+        yield Prompt("secret words")
+        raise ZeroDivisionError("secret words")
 
 
 @pytest.fixture
@@ -120,6 +125,36 @@ def test_a_stream_that_breaks_off(interception: Interception, hook: RecordingHoo
     assert (hook.record.outcome, hook.record.error) == ("upstream_truncated", "reset")
 
 
+def test_what_is_known_of_a_broken_stream_is_recorded(
+    interception: Interception, hook: RecordingHook
+) -> None:
+    """The usage as last seen, whoever broke it off."""
+    half = b'data: {"choices": [{}], "usage": {"prompt_tokens": 1}}\n\n'
+    for end in (UpstreamBroken("reset"), UpstreamCancelled("gone"), SystemExit(1)):
+        hook.records.clear()
+        interception = Interception([hook])
+        interception.status = 200
+        with suppress(UpstreamBroken, SystemExit):
+            list(streamed(FakeAnswer(half, end), interception))
+        assert hook.record.usage == TokenUsage(1)
+    hook.records.clear()
+    body = streamed(FakeAnswer(half, LAST), Interception([hook]))
+    next(body)
+    body.close()
+    assert (hook.record.usage, hook.record.outcome) == (TokenUsage(1), "client_closed")
+
+
+def test_what_was_held_back_goes_out_before_a_stream_breaks(interception: Interception) -> None:
+    """Every byte before the break reaches the caller."""
+    wire_format = ChatCompletions({"stream": True})
+    wire_format.edit_request(b'{"stream":true}')
+    body = streamed(FakeAnswer(b"data: 1", UpstreamBroken("reset")), interception, StreamingTurn(wire_format))
+    assert next(body) == b"data: 1"
+    with pytest.raises(UpstreamBroken):
+        next(body)
+    body.close()
+
+
 def test_a_stream_that_ends_without_its_last_word(interception: Interception, hook: RecordingHook) -> None:
     """The bytes are relayed as they are; the record knows better."""
     assert list(streamed(FakeAnswer(b"data: 1\n\n"), interception)) == [b"data: 1\n\n"]
@@ -152,6 +187,7 @@ def test_a_turn_that_fails_is_given_up_and_the_bytes_go_on(
         assert list(streamed(FakeAnswer(*pieces), interception, turn)) == list(pieces)
     assert len(caplog.records) == 1
     assert "ZeroDivisionError" in caplog.text
+    assert "secret words" not in caplog.text
     assert hook.record.outcome == "completed"
 
 
@@ -181,3 +217,9 @@ def test_a_held_answer_that_breaks_off_raises(interception: Interception, hook: 
     with pytest.raises(UpstreamBroken):
         held(FakeAnswer(BODY[:9], UpstreamBroken("reset")), interception, limit=100)
     assert hook.records == []
+
+
+def test_a_held_answer_that_is_half_a_document(interception: Interception, hook: RecordingHook) -> None:
+    """Without a length the connection's end looks like the answer's; the document knows better."""
+    assert held(FakeAnswer(BODY[:-1]), interception, limit=100) == [BODY[:-1]]
+    assert hook.record.outcome == "upstream_truncated"
