@@ -149,9 +149,9 @@ class Interception:
         if self._finished:
             return
         self._finished = True
-        error = error or self._failure_in_words()
-        self._record_end(outcome, error, error_type)
-        record = self._record(outcome, error)
+        self._record_end(outcome, error or self._failure_in_words(), error_type)
+        # The provider's sentence may quote the prompt: it is recorded, where content may be, and hooks get its word.
+        record = self._record(outcome, error or (self._failure.kind if self._failure else None))
         for hook in self._hooks:
             try:
                 hook.interception_ended(record)
