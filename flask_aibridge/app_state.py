@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar, cast
-from weakref import ref
+from weakref import WeakSet, ref
 
 from flask_aibridge.api.access import Access, Loader
 from flask_aibridge.config import Settings
@@ -92,8 +93,7 @@ class AppState:
             return nullcontext() if found is None else found.app_context()
 
         self._app_context = app_context
-        self._changing = threading.Lock()  # between writers alone; a reader takes ``mounted`` as it is
-        self._opening = threading.RLock()
+        self._reset_locks()
         self._store: Store | None = None
         self._services: HostServices | None = None
         self._provider_configurator: ConfiguredProviders | StoredProviders | None = None
@@ -110,11 +110,17 @@ class AppState:
         )
         self.licenses.declare(*callbacks.features)
         self.gate = Gate(holder=self.licenses)
+        _states.add(self)
 
     def __repr__(self) -> str:
         return (
             f"<{type(self).__name__} at {self.settings.url_prefix}: {self.mounted.wsgi_app!r}, {self.gate!r}>"
         )
+
+    def _reset_locks(self) -> None:
+        """Make new locks: also in the child of a fork, where nobody is left to release those of other threads."""
+        self._changing = threading.Lock()  # between writers alone; a reader takes ``mounted`` as it is
+        self._opening = threading.RLock()
 
     def mount(self, wsgi_app: WSGIApplication, transport_factory: TransportFactory) -> None:
         """Replace the bridge and its transport in one step."""
@@ -277,3 +283,14 @@ class AppState:
         folder = Path(self._instance_path, SPOOL_FOLDER)
         spool = None if in_memory else Spool(folder, max_bytes=settings.spool_bytes)
         return Recording(self.services(), spool=spool, mode=mode, record_content=settings.record_content)
+
+
+_states: WeakSet[AppState] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for state in list(_states):
+        state._reset_locks()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -4,6 +4,7 @@ whenever they are set."""
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -390,3 +391,31 @@ def test_values_that_only_the_parts_understand_stop_init_app(config: dict[str, A
         AIBridge(app)
     assert "do-not-show" not in str(caught.value)
     assert "aibridge" not in app.extensions
+
+
+def test_a_fork_while_a_store_is_opened(make_app: Any) -> None:
+    """The child opens its own: the thread that held the lock is not there to release it."""
+    state = state_of(make_app())
+    holding, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with state._opening:
+            holding.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holding.wait(10)
+    try:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            try:
+                state.license_store()
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        done.set()
+        thread.join()

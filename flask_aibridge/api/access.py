@@ -91,9 +91,15 @@ class Access:
     def require_administrator(self) -> Viewer:
         """Who makes the current request, where that is an administrator.
 
-        :raises Problem: as ``viewer``, and 403 ``administrator_required`` for everybody else.
+        :raises Problem: as ``viewer``, and 403 ``administrator_required`` for everybody else; 403
+            ``access_not_configured`` in place of a 401 where nobody can be an administrator.
         """
-        viewer = self.viewer()
+        try:
+            viewer = self.viewer()
+        except Problem as problem:
+            if problem.status != 401 or self._administrators_are_known:
+                raise
+            raise Problem(403, "access_not_configured", _SET_UP) from None
         if viewer.administrator:
             return viewer
         remedy = "" if self._administrators_are_known else f" {_SET_UP}"

@@ -6,7 +6,8 @@ They are not behind the licence: the records and the keys stay within reach when
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -100,21 +101,19 @@ def _refuse_other_methods(state: BlueprintSetupState) -> None:
             spelled.setdefault(shape, rule.rule)
             allowed.setdefault(shape, set()).update(rule.methods or ())
     host = f"<{HOST}>" if url_map.host_matching else None
-    for shape, text in spelled.items():
-        methods = ", ".join(sorted({*allowed[shape], "OPTIONS"}))
-        defaults = {"aibridge_methods": methods}
-        refusal = Rule(
-            text, endpoint=endpoint, methods=None, strict_slashes=False, defaults=defaults, host=host
-        )
-        url_map.add(refusal)
-    state.app.view_functions[endpoint] = _method_not_allowed
+    for text in spelled.values():
+        url_map.add(Rule(text, endpoint=endpoint, methods=None, strict_slashes=False, host=host))
+    # By the rule, and not as its ``defaults``: of two rules with the same ones, Werkzeug redirects to the first.
+    methods = {text: ", ".join(sorted({*allowed[shape], "OPTIONS"})) for shape, text in spelled.items()}
+    state.app.view_functions[endpoint] = partial(_method_not_allowed, methods)
 
 
-def _method_not_allowed(aibridge_methods: str, **_values: Any) -> Response:
-    allow = {"Allow": aibridge_methods}
+def _method_not_allowed(methods: Mapping[str, str], /, **_values: Any) -> Response:
+    assert request.url_rule is not None
+    allow = {"Allow": methods[request.url_rule.rule]}
     if request.method == "OPTIONS":
         return Response(status=204, headers=allow)
-    detail = f"{request.path} takes {aibridge_methods}, not {request.method}."
+    detail = f"{request.path} takes {allow['Allow']}, not {request.method}."
     raise Problem(405, "method_not_allowed", detail, headers=allow)
 
 

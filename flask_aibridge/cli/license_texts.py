@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -77,4 +78,4 @@ def read_file(name: str) -> str:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise click.ClickException(f"The file {name[:200]!r} cannot be read: {reason}.") from None
     # What is read here is ASCII, or refused.
-    return raw.decode("ascii", "replace")
+    return raw.removeprefix(BOM_UTF8).decode("ascii", "replace")

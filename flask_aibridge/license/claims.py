@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
-from flask_aibridge.license.licenses import DAY
+from flask_aibridge.license.licenses import DAY, MAX_TIME
 from flask_aibridge.license.refusals import refusal
 
 __all__ = [
@@ -33,8 +33,6 @@ VERSION: Final = 1
 MAX_TERM: Final = (5 * 365 + 2) * DAY
 #: How long the grace after the longest term may be, for the same reason.
 MAX_GRACE: Final = 366 * DAY
-#: The last second of the year 9999: what every date library can still show.
-MAX_TIME: Final = 253_402_300_799
 
 
 @dataclass(frozen=True)

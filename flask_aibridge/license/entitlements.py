@@ -111,6 +111,7 @@ def evaluate(
     usage: Mapping[str, int],
     now: float,
     clock_behind: bool = False,
+    store_away: bool = False,
     features: Mapping[str, Feature] = FEATURES,
 ) -> Entitlements:
     """What any number of licences allow together at a time, and when that changes.
@@ -119,9 +120,13 @@ def evaluate(
     :param usage: feature → how much of it is used now; one that is not there is not known.
     :param now: a time to believe, see :func:`trusted_time`.
     :param clock_behind: what :func:`trusted_time` said of the clock.
+    :param store_away: there may be installed licences that nobody could read yet.
     :param features: the table of features.
     """
-    standings = [_standing(feature, licenses, usage.get(feature.name), now) for feature in features.values()]
+    standings = [
+        _standing(feature, licenses, usage.get(feature.name), now, store_away)
+        for feature in features.values()
+    ]
     in_force = [each for each in licenses if each.standing(now) in {"entitled", "grace_period"}]
     return Entitlements(
         features=MappingProxyType({each.feature.name: _entitlement(each) for each in standings}),
@@ -134,22 +139,26 @@ def evaluate(
     )
 
 
-def _standing(feature: Feature, licenses: Sequence[License], used: int | None, now: float) -> FeatureStanding:
+def _standing(
+    feature: Feature, licenses: Sequence[License], used: int | None, now: float, store_away: bool
+) -> FeatureStanding:
     actual = used if feature.kind == "limit" else None
     grants = tuple(grants_of(feature, licenses, actual))
-    decisions = schedule([grant.period for grant in grants], _without(feature, licenses))
+    decisions = schedule([grant.period for grant in grants], _without(feature, licenses, store_away))
     best = best_grant(grants, now)
     if best is None:
         return FeatureStanding(feature, grants, actual, decisions, "not_entitled", None)
     return FeatureStanding(feature, grants, actual, decisions, best.state(now), best.limit)
 
 
-def _without(feature: Feature, licenses: Sequence[License]) -> Decision:
+def _without(feature: Feature, licenses: Sequence[License], store_away: bool) -> Decision:
     """The decision while no licence has ever granted the feature: what the administrator should mend first."""
     refusals = (each.refused for each in licenses if each.refused is not None)
     reason = next(refusals, None)
     if reason is not None:
         return refused(reason)
+    if store_away:
+        return closed("license_store_away")
     return closed("license_feature_missing", feature.name) if licenses else closed("license_required")
 
 

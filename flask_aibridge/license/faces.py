@@ -87,6 +87,7 @@ class LicenseMiddleware:
         self, wsgi_app: WSGIApplication, holder: LicenseHolder, feature: str, *, status: int = _STATUS
     ) -> None:
         _check_name(feature)
+        holder.declare(feature)  # now, and not for the first request, which could wait for a refresh
         self.wsgi_app = wsgi_app
         self._gate = Gate(holder=holder, feature=feature)
         self._status = status

@@ -189,6 +189,7 @@ class LicenseHolder:
         :raises ServicesUnavailable: where the store is away.
         """
         store = self._installed.open()
+        self.look()  # for the latest time that was seen: a clock that was turned back does not make an old one new
         license_ = self._acceptable(token, store.deployment_id())
         if store.install(license_.id, "".join(token.split()), license_.uploaded_at or 0.0) is None:
             raise refusal("license_too_many")
@@ -272,6 +273,7 @@ class LicenseHolder:
             usage={} if users is None else {USER_LIMIT: users},
             now=now,
             clock_behind=is_behind,
+            store_away=self._installed.is_unknown,
             features=self._features,
         )
         highest = -inf if self._installed.highest is None else self._installed.highest

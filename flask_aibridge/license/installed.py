@@ -118,6 +118,7 @@ class Installed:
     def _look(self) -> bool:
         store = self._store_if_any()
         if store is None:
+            self._note_time()
             return False
         version = store.version()
         is_news = self._must_read or version != self.kept.version
@@ -152,14 +153,19 @@ class Installed:
         return store
 
     def _lost(self, error: Exception) -> bool:
-        now = self._clock()
-        self.highest = now if self.highest is None else max(now, self.highest)
+        now = self._note_time()
         self._must_read = True  # it may come back with other data and the same version
         is_news = self.away_since is None
         if is_news:
             self.away_since = now
             self._say_lost(error)
         return is_news
+
+    def _note_time(self) -> float:
+        """Remember the time in this process, where no store does; the time."""
+        now = self._clock()
+        self.highest = now if self.highest is None else max(now, self.highest)
+        return now
 
     def _say_lost(self, error: Exception) -> None:
         never = self.kept.version is None

@@ -19,9 +19,21 @@ if TYPE_CHECKING:
 
     from flask_aibridge.license.claims import Claims
 
-__all__ = ["DAY", "NOT_BEFORE_LEEWAY", "License", "LicenseSource", "Standing", "day_of", "starts_of"]
+__all__ = [
+    "DAY",
+    "MAX_TIME",
+    "NOT_BEFORE_LEEWAY",
+    "License",
+    "LicenseSource",
+    "Standing",
+    "day_of",
+    "starts_of",
+]
 
 DAY: Final = 24 * 60 * 60
+
+#: The last second of the year 9999: what every date library can still show.
+MAX_TIME: Final = 253_402_300_799
 
 #: Seconds by which the clock of this host may be behind the vendor's (``nbf``, ``iat``).
 NOT_BEFORE_LEEWAY: Final = 5 * 60

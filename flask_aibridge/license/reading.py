@@ -16,7 +16,7 @@ from flask_aibridge.errors import LicenseError
 from flask_aibridge.license.claims import Claims, check_term, parse_claims
 from flask_aibridge.license.licenses import License, LicenseSource
 from flask_aibridge.license.refusals import Refusal, refusal
-from flask_aibridge.license.signature import verify
+from flask_aibridge.license.signature import MAX_LICENSE_BYTES, verify
 
 if TYPE_CHECKING:
     from flask_aibridge.license.signature import PublicKeys
@@ -94,10 +94,14 @@ class LicenseReader:
 
     def __init__(self, public_keys: PublicKeys) -> None:
         self.public_keys = public_keys
-        self._verdict = lru_cache(maxsize=MAX_REMEMBERED)(self._judge)
+        self._remembered = lru_cache(maxsize=MAX_REMEMBERED)(self._judge)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} kids={list(self.public_keys)}>"
+
+    def _verdict(self, token: str) -> Claims | Refusal:
+        # A text that is too long to be a licence costs nothing to refuse again, and would cost memory to remember.
+        return (self._judge if len(token) > MAX_LICENSE_BYTES else self._remembered)(token)
 
     def _judge(self, token: str) -> Claims | Refusal:
         try:

@@ -23,6 +23,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from flask_aibridge.license.licenses import MAX_TIME
 from flask_aibridge.license.store import MAX_INSTALLED, TIME_TOLERANCE, StoredLicense, in_order
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class RedisLicenseStore:
     def installed(self) -> tuple[StoredLicense, ...]:
         """As ``LicenseStore.installed``."""
         rows = self._connection.execute("HGETALL", self._installed)
-        return in_order(_stored(license_id, json.loads(text)) for license_id, text in rows.items())
+        return in_order(_stored(license_id, text) for license_id, text in rows.items())
 
     def install(self, license_id: str, token: str, uploaded_at: float) -> int | None:
         """As ``LicenseStore.install``."""
@@ -154,5 +155,14 @@ class RedisLicenseStore:
         return None if reply is None else int(reply)
 
 
-def _stored(license_id: str, row: dict[str, Any]) -> StoredLicense:
-    return StoredLicense(license_id, row["token"], float(row["uploaded_at"]))
+def _stored(license_id: str, text: str) -> StoredLicense:
+    """A row. One that is not as it was written here is a licence without a text: it is listed, refused and can be
+    removed, and takes nothing from the others."""
+    try:
+        row: dict[str, Any] = json.loads(text)
+        token, uploaded_at = row["token"], float(row["uploaded_at"])
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
+        return StoredLicense(license_id, "", 0.0)
+    if not isinstance(token, str) or not 0 <= uploaded_at <= MAX_TIME:
+        return StoredLicense(license_id, "", 0.0)
+    return StoredLicense(license_id, token, uploaded_at)

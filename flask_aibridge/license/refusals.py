@@ -27,6 +27,10 @@ REFUSALS: Final = MappingProxyType(
             "No licence is installed; set AIBRIDGE_LICENSE or AIBRIDGE_LICENSE_FILE to the one you received, "
             "or install it with `flask aibridge license install`."
         ),
+        "license_store_away": (
+            "The licences that are installed cannot be read now, because their store is away; have Redis started "
+            "again, or wait until it is."
+        ),
         "license_malformed": (
             "The licence cannot be read ({detail}); copy the whole of it again, as one compact JWT."
         ),

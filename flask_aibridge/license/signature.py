@@ -56,6 +56,11 @@ PublicKeys: TypeAlias = Mapping[str, Ed25519PublicKey]
 
 _COMPACT_JWT = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 _RAW_KEY_BYTES = 32
+# RFC 8032, section 5.1: the prime of the field, and the y coordinates of the eight points whose order divides 8. With
+# one of them as the public key anybody can make signatures that are right, and OpenSSL takes them as keys.
+_PRIME = 2**255 - 19
+_ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_SMALL_ORDER: Final = frozenset({0, 1, _PRIME - 1, _ORDER_8, _PRIME - _ORDER_8})
 _SIGNATURE_BYTES = 64  # RFC 8032, section 5.1.6
 
 
@@ -94,7 +99,14 @@ def _load_public_key(kid: str, text: str) -> Ed25519PublicKey:
         raise _wrong_key(kid, "not a public key") from error
     if not isinstance(key, Ed25519PublicKey):
         raise _wrong_key(kid, f"a public key of another kind ({type(key).__name__.strip('_')})")
+    if _is_weak(key):
+        raise _wrong_key(kid, "a point of small order, such as 32 zero bytes, by which anything is signed")
     return key
+
+
+def _is_weak(key: Ed25519PublicKey) -> bool:
+    y = int.from_bytes(key.public_bytes_raw(), "little") & ~(1 << 255)  # without the sign of x
+    return y % _PRIME in _SMALL_ORDER
 
 
 def _wrong_key(kid: str, what: str) -> ConfigError:

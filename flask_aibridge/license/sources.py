@@ -6,6 +6,7 @@ need not pay.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -86,5 +87,6 @@ def read_license_file(path: Path) -> str:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"{LICENSE_FILE} names {str(path)!r}, which cannot be read: {reason}.") from error
-    # A byte that is not ASCII cannot be part of a licence; the gate then says so.
-    return raw.decode("ascii", "replace")
+    # Some editors begin a file with a mark of its encoding, which nobody sees. A byte that is not ASCII cannot be part
+    # of a licence; the gate then says so.
+    return raw.removeprefix(BOM_UTF8).decode("ascii", "replace")

@@ -43,6 +43,11 @@ def add_routes(blueprint: Blueprint, _management: Management) -> None:
     def things() -> dict[str, Any]:
         return {"things": []}
 
+    @blueprint.get("/one")
+    @blueprint.get("/other")
+    def same_methods() -> dict[str, Any]:
+        return {}
+
     @blueprint.post("/things")
     def make_thing() -> dict[str, Any]:
         return read_body(ThingSchema())
@@ -128,6 +133,16 @@ class TestPaths:
         response = client.open(PREFIX + path, method=method)
         assert method in assert_problem(response, 405, "method_not_allowed")["detail"]
         assert response.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+
+    @pytest.mark.parametrize("path", ["/one", "/other"])
+    @pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
+    def test_paths_with_the_same_methods_are_not_taken_for_each_other(
+        self, client: FlaskClient, method: str, path: str
+    ) -> None:
+        """None redirects to another."""
+        response = client.open(PREFIX + path, method=method)
+        assert response.status_code == (204 if method == "OPTIONS" else 405)
+        assert response.headers["Allow"] == "GET, HEAD, OPTIONS"
 
     def test_routes_that_name_an_argument_differently_are_one_path(self, client: FlaskClient) -> None:
         assert client.delete(f"{PREFIX}/things/7").json == {"deleted": "7"}

@@ -264,7 +264,7 @@ class TestRefusals:
     def test_they_are_all_here(self) -> None:
         """But what no single licence can be refused for."""
         others = {
-            *("license_required", "license_feature_missing"),  # of the door
+            *("license_required", "license_feature_missing", "license_store_away"),  # of the door
             "license_not_yet_valid",  # can be installed
             "license_deny_list",  # of a list
             "license_too_many",  # of all of them
@@ -515,6 +515,8 @@ class TestWhoMay:
         detail = assert_problem(self.call(client, method, path), 403, "access_not_configured")["detail"]
         assert "AIBRIDGE_ADMIN_TOKEN" in detail
         assert "admin_loader" in detail
+        wrong = self.call(client, method, path, {"Authorization": "Bearer wrong"})
+        assert assert_problem(wrong, 403, "access_not_configured")["detail"] == detail
 
 
 class TestChangesAreTold:

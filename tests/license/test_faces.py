@@ -175,3 +175,10 @@ class TestMiddleware:
     def test_its_repr_names_both(self) -> None:
         """The feature and the app."""
         assert "reports" in repr(LicenseMiddleware(hello, holder(), "reports"))
+
+
+def test_the_middleware_declares_its_feature() -> None:
+    """When it is made: no request has to."""
+    found = holder()
+    LicenseMiddleware(hello, found, "archive")
+    assert "archive" in found.in_force.schedules

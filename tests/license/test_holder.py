@@ -344,7 +344,7 @@ class TestMany:
         assert len(holder.licenses()) == 1000
         reader = holder._texts._reader
         assert reader is not None
-        assert reader._verdict.cache_info().misses == 1000
+        assert reader._remembered.cache_info().misses == 1000
 
 
 class TestUsers:
@@ -534,3 +534,36 @@ def _try_to_change(holder: LicenseHolder, step: str, number: int) -> None:
 def test_the_key_of_the_tests_is_not_built_in() -> None:
     """Or the tests of unknown keys would prove nothing."""
     assert KEY.kid not in LicenseHolder()._texts._public_keys
+
+
+def test_a_clock_that_was_turned_back_does_not_make_an_old_licence_new(installation: Installation) -> None:
+    """Also for a process that has just begun, as a command has."""
+    installation.holder().look()
+    old = licence(nbf=NOW - 30 * DAY, iat=NOW - 30 * DAY, license_expires=NOW - 5 * DAY, exp=NOW - 5 * DAY)
+    installation.clock.now = NOW - 10 * DAY
+    with pytest.raises(LicenseError) as caught:
+        installation.holder().install(old)
+    assert caught.value.code == "license_expired"
+
+
+def test_without_a_store_a_running_process_is_not_fooled_by_its_clock(installation: Installation) -> None:
+    """It remembers the time by itself."""
+    installation.store.missing = True
+    holder = installation.holder(licence(license_expires=NOW + DAY, exp=NOW + DAY))
+    installation.clock.now = NOW + 5 * DAY
+    holder.look()
+    installation.clock.now = NOW
+    assert [each.code for each in holder.entitlements().warnings] == ["license_clock_behind"]
+    assert code_of(holder) == "license_expired"
+
+
+def test_who_has_never_reached_the_store_says_so(installation: Installation) -> None:
+    """And not that there is no licence, of which nothing is known."""
+    installation.store.install("a", licence(jti="a"), NOW)
+    installation.store.away = True
+    holder = installation.holder()
+    holder.look()
+    assert code_of(holder) == "license_store_away"
+    installation.store.away = False
+    holder.look()
+    assert code_of(holder) is None

@@ -113,3 +113,14 @@ def test_after_a_fork_nobody_else_is_looking(installation: Installation) -> None
     done.start()
     done.join(20)
     assert not done.is_alive()
+
+
+def test_without_a_store_the_process_remembers_the_time(installation: Installation) -> None:
+    """So that a clock turned back revives nothing as long as it runs."""
+    found = installed(installation, exists=False)
+    found.look()
+    installation.clock.now += 100
+    found.look()
+    installation.clock.now -= 1_000
+    found.look()
+    assert found.highest == NOW + 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -152,3 +153,15 @@ class TestReader:
     def test_its_repr_names_the_keys_it_knows(self) -> None:
         """And nothing else."""
         assert repr(LicenseReader(KEYS)) == "<LicenseReader kids=['k1']>"
+
+
+def test_what_is_too_large_is_not_remembered() -> None:
+    """Else somebody could fill the memory with it."""
+    reader = LicenseReader(KEYS)
+    text = "x" * 100_000
+    before = sys.getrefcount(text)
+    license_ = reader.license(text, source="config", now=NOW, deployment_id=HERE)
+    assert license_.refused is not None
+    assert license_.refused.code == "license_too_large"
+    del license_
+    assert sys.getrefcount(text) == before

@@ -140,3 +140,30 @@ def _answers(store: LicenseStore) -> bool:
         return store.version() >= 0
     except ServicesUnavailable:
         return False
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "not JSON",
+        "[]",
+        "{}",
+        '{"token": 1, "uploaded_at": 1}',
+        '{"token": "x", "uploaded_at": "soon"}',
+        '{"token": "x", "uploaded_at": NaN}',
+        '{"token": "x", "uploaded_at": 1e300}',
+    ],
+)
+def test_a_row_that_cannot_be_read_takes_nothing_from_the_others(
+    connection: RedisConnection, row: str
+) -> None:
+    """It is a licence without a text, which can be removed."""
+    store = RedisLicenseStore(connection, PREFIX)
+    store.install("good", "token", 1.0)
+    connection.execute("HSET", f"{PREFIX}:{{license}}:installed", "bad", row)
+    assert [(each.id, each.token, each.uploaded_at) for each in store.installed()] == [
+        ("bad", "", 0.0),
+        ("good", "token", 1.0),
+    ]
+    assert store.remove("bad")
+    assert [each.id for each in store.installed()] == ["good"]

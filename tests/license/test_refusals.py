@@ -8,6 +8,7 @@ from flask_aibridge.license.refusals import LEAD, REFUSALS, Refusal, message, re
 
 CODES = [
     "license_required",
+    "license_store_away",
     "license_malformed",
     "license_too_large",
     "license_algorithm",

@@ -291,3 +291,16 @@ def test_a_signature_has_one_spelling() -> None:
     with pytest.raises(LicenseError) as refused:
         verify(other, KEYS)
     assert refused.value.code == "license_malformed"
+
+
+_PRIME = 2**255 - 19
+_ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+
+
+@pytest.mark.parametrize("sign_of_x", [0, 1])
+@pytest.mark.parametrize("y", [0, 1, _PRIME - 1, _PRIME, _PRIME + 1, _ORDER_8, _PRIME - _ORDER_8])
+def test_a_public_key_of_small_order(y: int, sign_of_x: int) -> None:
+    """Anybody can sign anything for it, so it is refused: 32 zero bytes, for example."""
+    raw = (y | sign_of_x << 255).to_bytes(32, "little")
+    with pytest.raises(ConfigError, match=r"\['k1'\] is a point of small order"):
+        load_public_keys({"k1": base64.b64encode(raw).decode()})

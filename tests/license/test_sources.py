@@ -49,6 +49,12 @@ class TestFiles:
         path.write_text("a.b.c\n")
         assert read_license_file(path) == "a.b.c\n"
 
+    def test_the_mark_of_an_editor_is_left_out(self, tmp_path: Path) -> None:
+        """Nobody sees it (a byte order mark in UTF-8)."""
+        path = tmp_path / "license.jwt"
+        path.write_text("a.b.c\n", encoding="utf-8-sig")
+        assert read_license_file(path) == "a.b.c\n"
+
     @pytest.mark.parametrize("name", ["missing.jwt", "."])
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str) -> None:
         """With the reason."""
