@@ -13,8 +13,8 @@ name                      type   what
 ``{license}:turn``        string there while nobody may refresh again, with a time to live
 ========================= ====== ===============================================================================
 
-Each change is also published, as its version, on the channel ``{license}:changes``: a hint for whoever subscribes,
-since messages can be lost. What counts is the version, which every process asks for.
+Each change is also published, as its version, on the channel ``{license}:changes``: a hint to look at once, since
+messages can be lost. What counts is the version, which every process asks for.
 """
 
 from __future__ import annotations
@@ -146,6 +146,10 @@ class RedisLicenseStore:
     def highest_time(self, now: float) -> float:
         """As ``LicenseStore.highest_time``; to the second."""
         return float(self._connection.execute("EVAL", _HIGHEST, 1, self._time, now, TIME_TOLERANCE))
+
+    def wait_for_change(self, seconds: float) -> bool:
+        """As ``Announcing.wait_for_change``."""
+        return self._connection.wait_for_message(self._changes, seconds)
 
     def _change(self, script: str, *args: str | int) -> int | None:
         # By their text, not their digests: licences change a few times a year.

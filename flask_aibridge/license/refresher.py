@@ -50,12 +50,20 @@ class Refresher:
     """Calls ``look`` in a daemon thread, at once and then every :data:`POLL_SECONDS`.
 
     :param look: a bound method that does not raise; its object is not kept alive, and the thread ends with it.
+    :param pause: another one: waits so many seconds, or until there is reason to look at once, or for an event.
     :param needed: false where there is nothing to look for: then no thread ever starts.
     """
 
-    def __init__(self, look: Callable[[], None], *, needed: bool = True) -> None:
+    def __init__(
+        self,
+        look: Callable[[], None],
+        *,
+        pause: Callable[[float, threading.Event], None] | None = None,
+        needed: bool = True,
+    ) -> None:
         self._needed = needed
         self._look = weakref.WeakMethod(look)
+        self._pause = None if pause is None else weakref.WeakMethod(pause)
         self._said = False
         self.reset()
 
@@ -102,7 +110,7 @@ class Refresher:
             if self._run is not None:
                 return self._run
             run = _Run()
-            arguments = (weakref.ref(self), self._look, run)
+            arguments = (weakref.ref(self), self._look, self._pause, run)
             run.thread = threading.Thread(target=_serve, args=arguments, name=THREAD_NAME, daemon=True)
             try:
                 run.thread.start()
@@ -127,17 +135,30 @@ class Refresher:
 
 
 def _serve(
-    refresher: weakref.ref[Refresher], find: weakref.WeakMethod[Callable[[], None]], run: _Run
+    refresher: weakref.ref[Refresher],
+    find: weakref.WeakMethod[Callable[[], None]],
+    find_pause: weakref.WeakMethod[Callable[[float, threading.Event], None]] | None,
+    run: _Run,
 ) -> None:
     try:
         while not run.stop.is_set() and _look_once(find):
             run.looked.set()
-            run.stop.wait(POLL_SECONDS)
+            _pause_once(find_pause, run.stop)
     finally:
         alive = refresher()
         if alive is not None:
             alive._ended(run)
         run.looked.set()  # nobody needs to wait for what does not come
+
+
+def _pause_once(
+    find: weakref.WeakMethod[Callable[[float, threading.Event], None]] | None, stop: threading.Event
+) -> None:
+    pause = None if find is None else find()
+    if pause is None:
+        stop.wait(POLL_SECONDS)
+    else:
+        pause(POLL_SECONDS, stop)
 
 
 def _look_once(find: weakref.WeakMethod[Callable[[], None]]) -> bool:

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from flask_aibridge.license.licenses import DAY
 
@@ -80,6 +80,17 @@ class LicenseStore(Protocol):
         """The latest time that any process has told, this one included (seconds since the epoch).
 
         :param now: counts up to :data:`TIME_TOLERANCE` ahead of the store's own clock.
+        """
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A store that announces its changes, so that they need not be looked for to be in force at once."""
+
+    def wait_for_change(self, seconds: float) -> bool:
+        """Return true when a change is announced, false after so many seconds at most. Announcements may be lost.
+
+        :raises ServicesUnavailable: at once, where nothing can be listened to now.
         """
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from time import monotonic
 from typing import Any
 
 import pytest
 import redis
 
 from flask_aibridge.errors import ServicesUnavailable
+from flask_aibridge.license import refresher
+from flask_aibridge.license.gate import Gate
+from flask_aibridge.license.holder import LicenseHolder
+from flask_aibridge.license.issuing import issue_license
 from flask_aibridge.license.redis_license_store import RedisLicenseStore
 from flask_aibridge.license.store import LicenseStore
 from flask_aibridge.services.redis.connection import RedisConnection
+from tests.license.signed import KEY
 from tests.license.store_contract import StoreContract
 from tests.services.servers import Running, wait_until
 
@@ -99,6 +106,55 @@ def test_changes_are_published(connection: RedisConnection, license_server: Runn
         assert heard == [str(version)]
 
 
+def test_a_change_is_announced(connection: RedisConnection, deadline: float) -> None:
+    """Whoever waits for one is woken; who does not listen yet, or no longer, misses nothing but the hint."""
+    store = RedisLicenseStore(connection, PREFIX)
+    store.version()
+    heard = threading.Event()
+    ready = threading.Event()
+
+    def listen() -> None:
+        until = monotonic() + deadline
+        while monotonic() < until and not heard.is_set():
+            if store.wait_for_change(0.1):
+                heard.set()
+            ready.set()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    assert ready.wait(deadline)
+    store.bump()
+    assert heard.wait(deadline)
+    listener.join(deadline)
+
+
+def test_a_store_that_was_never_reached_is_not_listened_to() -> None:
+    """Nothing is waited for: the caller goes by the clock."""
+    with closing(RedisConnection("redis://127.0.0.1:1")) as connection, pytest.raises(ServicesUnavailable):
+        RedisLicenseStore(connection, PREFIX).wait_for_change(60.0)
+
+
+def test_an_announcement_puts_a_change_in_force_at_once(
+    connection: RedisConnection, license_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before it would be looked for."""
+    monkeypatch.setattr(refresher, "POLL_SECONDS", 300.0)
+    with closing(RedisConnection(license_server.url)) as its_own:
+        holder = LicenseHolder({"k1": KEY.public_pem}, store=lambda: RedisLicenseStore(its_own, PREFIX))
+        gate = Gate(holder=holder)
+        assert not gate.check().open
+        vendor = LicenseHolder({"k1": KEY.public_pem}, store=lambda: RedisLicenseStore(connection, PREFIX))
+
+        def is_open() -> bool:
+            # Again and again: a hint that comes before anybody listens is lost.
+            vendor.install(issue_license(KEY, jti="at-once"))
+            return gate.check().open
+
+        wait_until(is_open, "the licence")
+        holder.close()
+        vendor.close()
+
+
 def test_an_account_needs_no_channel(license_server: Running) -> None:
     """From Redis 7 on, one has none unless it is given some: then nothing is published, and all else is done."""
     user = ("ACL", "SETUSER", "limited", "reset", "on", ">secret", "~test:*", "+@all", "resetchannels")
@@ -108,6 +164,8 @@ def test_an_account_needs_no_channel(license_server: Running) -> None:
     with closing(RedisConnection(url)) as connection:
         store = RedisLicenseStore(connection, PREFIX)
         assert store.install("a", "token", 1.0) == store.version()
+        with pytest.raises(ServicesUnavailable):
+            store.wait_for_change(60.0)
         assert store.bump() == store.version()
         assert store.remove("a") == store.version()
 

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any, Final
@@ -101,6 +102,15 @@ class RedisConnection:
                 replies[index] = reply
         return _checked(replies, self.address)
 
+    def wait_for_message(self, channel: str, seconds: float) -> bool:
+        """Wait for what is published on a channel; true where something was, false after so many seconds at most.
+
+        For one thread, and one channel, of a process. Messages may be lost: they are hints.
+
+        :raises ServicesUnavailable: at once, where nothing can be listened to now.
+        """
+        return self._here().wait_for_message(channel, seconds)
+
     def close(self) -> None:
         """Close every connection of this process. The next call makes new ones."""
         process = self._processes.pop(os.getpid(), None)
@@ -132,6 +142,8 @@ class _Process:
             self._free.put(None)
         self._wire: Wire | None = None
         self.breaker = Breaker()
+        self._subscription: Any = None
+        self._listening = threading.Lock()
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The reply of each command."""
@@ -246,7 +258,31 @@ class _Process:
     def _away(self, why: str, *, not_asked: bool) -> ServicesUnavailable:
         return ServicesUnavailable(f"Redis at {self._address} is away: {why}.", PROBE_SECONDS, not_asked)
 
+    def wait_for_message(self, channel: str, seconds: float) -> bool:
+        """As that of the connection."""
+        if self._wire is None or self.breaker.is_open:
+            raise self._away("it has not been reached yet, or was away a moment ago", not_asked=True)
+        if not self._listening.acquire(blocking=False):
+            raise self._away("another thread listens already", not_asked=True)
+        try:
+            if self._subscription is None:
+                self._subscription = self._wire.listen(channel)
+            return self._subscription.get_message(timeout=seconds) is not None
+        except (redis.RedisError, OSError) as error:
+            # A permission that is missing as well: whoever waits goes by the clock then.
+            self._stop_listening()
+            raise self._away(type(error).__name__, not_asked=True) from None
+        finally:
+            self._listening.release()
+
+    def _stop_listening(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with suppress(redis.RedisError, OSError):
+                subscription.close()
+
     def close(self) -> None:
+        self._stop_listening()
         with self._lock:
             if self._wire is not None:
                 self._wire.close()

@@ -35,6 +35,9 @@ SOCKET_SECONDS: Final = 0.5
 CONNECTIONS: Final = 32
 """Connections of one process: one for each thread of a busy server. It bounds what Redis sees of us, too."""
 
+LISTENING: Final = 1
+"""Connections beside those: one that waits for what is published."""
+
 HEALTH_CHECK_SECONDS: Final = 30
 """A connection that was idle for so long is tried with a PING first: firewalls forget idle ones silently."""
 
@@ -62,6 +65,10 @@ class Wire(Protocol):
         :raises Exception: one of ``redis_faults.AWAY``.
         """
 
+    def listen(self, channel: str) -> Any:
+        """A subscription of redis-py's to what is published on a channel: messages may be lost, and nothing is
+        connected before the first is asked for."""
+
     def close(self) -> None:
         """Close every connection."""
 
@@ -80,8 +87,8 @@ class PoolWire:
         self._pool: Any = pool
         self._sentinel = sentinel
         self._idle: list[Any] = []
-        client: Any = redis.Redis(connection_pool=pool)
-        self._parse = client.parse_response
+        self._client: Any = redis.Redis(connection_pool=pool)
+        self._parse: Any = self._client.parse_response
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         try:
@@ -121,6 +128,9 @@ class PoolWire:
                 connection = self._idle.pop()
                 connection.disconnect()
                 self._pool.release(connection)
+
+    def listen(self, channel: str) -> Any:
+        return _subscribed(self._client.pubsub(ignore_subscribe_messages=True), channel)
 
     def close(self) -> None:
         self._drop_idle()
@@ -165,8 +175,20 @@ class ClusterWire:
             # The other cluster errors are of one slot that cannot be used now; the rest of the cluster can.
             return error
 
+    def listen(self, channel: str) -> Any:
+        return _subscribed(self._cluster.pubsub(ignore_subscribe_messages=True), channel)
+
     def close(self) -> None:
         self._cluster.close()
+
+
+def _subscribed(subscription: Any, channel: str) -> Any:
+    try:
+        subscription.subscribe(channel)
+    except BaseException:
+        subscription.close()
+        raise
+    return subscription
 
 
 def open_wire(address: RedisAddress) -> Wire:
@@ -181,11 +203,15 @@ def open_wire(address: RedisAddress) -> Wire:
         return _open_sentinel(address, options)
     if address.kind == "unix":
         del options["socket_keepalive"]
-        return PoolWire(ConnectionPool(UnixDomainSocketConnection, CONNECTIONS, path=address.path, **options))
+        return PoolWire(
+            ConnectionPool(UnixDomainSocketConnection, CONNECTIONS + LISTENING, path=address.path, **options)
+        )
     host, port = address.nodes[0]
     if address.tls:
-        return PoolWire(ConnectionPool(SSLConnection, CONNECTIONS, host=host, port=port, **options))
-    return PoolWire(ConnectionPool(max_connections=CONNECTIONS, host=host, port=port, **options))
+        return PoolWire(
+            ConnectionPool(SSLConnection, CONNECTIONS + LISTENING, host=host, port=port, **options)
+        )
+    return PoolWire(ConnectionPool(max_connections=CONNECTIONS + LISTENING, host=host, port=port, **options))
 
 
 def _options(address: RedisAddress) -> dict[str, Any]:
@@ -225,7 +251,11 @@ def _open_sentinel(address: RedisAddress, options: dict[str, Any]) -> Wire:
     }
     sentinel = Sentinel(list(address.nodes), sentinel_kwargs=of_sentinels)
     client = sentinel.master_for(
-        address.service, **options, ssl=address.tls, max_connections=CONNECTIONS, check_connection=False
+        address.service,
+        **options,
+        ssl=address.tls,
+        max_connections=CONNECTIONS + LISTENING,
+        check_connection=False,
     )
     return PoolWire(client.connection_pool, sentinel)
 
