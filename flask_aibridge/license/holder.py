@@ -111,7 +111,7 @@ class LicenseHolder:
         self._said: str | None = "license_required"  # a development machine has none, and needs no warning
         # Between those who change what is in force; a request takes it as it is.
         self._changing = threading.Lock()
-        self.refresher = Refresher(self.look, pause=self._installed.wait_for_change, needed=store is not None)
+        self.refresher = Refresher(self.look, listener=self._installed.listener, needed=store is not None)
         self._put_in_force()
         _holders.add(self)
 

@@ -24,12 +24,6 @@ logger = logging.getLogger("flask_aibridge.license")
 TIME_SECONDS: Final = 60.0
 """How often the store is told the time: little against the day by which a clock may be wrong."""
 
-LISTEN_SECONDS: Final = 0.25
-"""How long the store is listened to at a time: as long as ``close()`` may have to wait for that."""
-
-LISTEN_AGAIN_SECONDS: Final = 30.0
-"""After how long a store that could not be listened to is tried again: an account may have no right to."""
-
 OPEN_AGAIN_SECONDS: Final = 5.0
 """How often a store that could not even be opened is opened again: starting an embedded server is work."""
 
@@ -64,7 +58,7 @@ class Installed:
         self._clock = clock
         self._is_storeless = store is None
         self._must_read = True
-        self._open_at = self._time_at = self._listen_at = float("-inf")
+        self._open_at = self._time_at = float("-inf")
         self.kept = Kept()
         self.highest: float | None = None
         """The latest time that this installation has seen, as far as this process knows."""
@@ -122,31 +116,16 @@ class Installed:
             finally:
                 self.has_looked = True
 
-    def wait_for_change(self, seconds: float, stop: threading.Event) -> None:
-        """Wait for the store to announce a change, for ``stop``, or for so many seconds. Never raises."""
-        until = monotonic() + seconds
-        store = self._announcing_store()
-        while store is not None and not stop.is_set() and monotonic() < until:
-            enough = min(monotonic() + LISTEN_SECONDS, until)
-            try:
-                if store.wait_for_change(LISTEN_SECONDS):
-                    return
-            except Exception:  # whatever it is, the clock does as well
-                self._listen_at = monotonic() + LISTEN_AGAIN_SECONDS
-                break
-            # It may have returned early, for a message that says nothing.
-            stop.wait(max(0.0, enough - monotonic()))
-        stop.wait(max(0.0, until - monotonic()))
-
-    def _announcing_store(self) -> Announcing | None:
-        listens = self.away_since is None and self.kept.version is not None and monotonic() >= self._listen_at
-        if self._store is None or not listens:
+    def listener(self) -> Callable[[float], bool] | None:
+        """What waits for the store to announce a change, as ``Announcing.wait_for_change``; ``None`` for a store that
+        does not, or is away. It does not keep this object alive."""
+        if self._store is None or self.away_since is not None or self.kept.version is None:
             return None
         try:
             store = self._store()
         except (ConfigError, ServicesUnavailable):
             return None
-        return store if isinstance(store, Announcing) else None
+        return store.wait_for_change if isinstance(store, Announcing) else None
 
     def _look(self) -> bool:
         store = self._store_if_any()

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Final, TypeAlias
 
 __all__ = ["POLL_SECONDS", "Refresher"]
 
@@ -23,9 +23,18 @@ POLL_SECONDS: Final = 0.5
 """How often it is looked for a change: a quarter of what one may take to be in force everywhere, so that a call that is
 slow, or fails once, is made up for."""
 
+LISTEN_SECONDS: Final = 0.25
+"""How long the store is listened to at a time: as long as ``close()`` may have to wait for that."""
+
+LISTEN_AGAIN_SECONDS: Final = 30.0
+"""After how long a store that could not be listened to is tried again: an account may have no right to."""
+
 FIRST_LOOK_SECONDS: Final = 1.0
 """How long the first requests of a process wait for what is installed, if what they have without it would refuse them:
 a worker that has just been started must not turn away who has a licence. Reading takes milliseconds."""
+
+Listener: TypeAlias = Callable[[float], bool]
+"""Waits so many seconds; true where something was heard."""
 
 CLOSE_SECONDS: Final = 2.0
 """How long ``close()`` waits for the thread: it was told to end, and a call that it is in has its own bound."""
@@ -39,6 +48,7 @@ class _Run:
         self.looked = threading.Event()
         self.stop = threading.Event()
         self.thread: threading.Thread | None = None
+        self.listen_at = float("-inf")
 
     @property
     def remaining(self) -> float:
@@ -50,7 +60,8 @@ class Refresher:
     """Calls ``look`` in a daemon thread, at once and then every :data:`POLL_SECONDS`.
 
     :param look: a bound method that does not raise; its object is not kept alive, and the thread ends with it.
-    :param pause: another one: waits so many seconds, or until there is reason to look at once, or for an event.
+    :param listener: another one: gives what waits so many seconds for a reason to look at once, or ``None``. What it
+        gives must not keep the object alive either.
     :param needed: false where there is nothing to look for: then no thread ever starts.
     """
 
@@ -58,12 +69,12 @@ class Refresher:
         self,
         look: Callable[[], None],
         *,
-        pause: Callable[[float, threading.Event], None] | None = None,
+        listener: Callable[[], Listener | None] | None = None,
         needed: bool = True,
     ) -> None:
         self._needed = needed
         self._look = weakref.WeakMethod(look)
-        self._pause = None if pause is None else weakref.WeakMethod(pause)
+        self._listener = None if listener is None else weakref.WeakMethod(listener)
         self._said = False
         self.reset()
 
@@ -110,7 +121,7 @@ class Refresher:
             if self._run is not None:
                 return self._run
             run = _Run()
-            arguments = (weakref.ref(self), self._look, self._pause, run)
+            arguments = (weakref.ref(self), self._look, self._listener, run)
             run.thread = threading.Thread(target=_serve, args=arguments, name=THREAD_NAME, daemon=True)
             try:
                 run.thread.start()
@@ -137,13 +148,13 @@ class Refresher:
 def _serve(
     refresher: weakref.ref[Refresher],
     find: weakref.WeakMethod[Callable[[], None]],
-    find_pause: weakref.WeakMethod[Callable[[float, threading.Event], None]] | None,
+    find_listener: weakref.WeakMethod[Callable[[], Listener | None]] | None,
     run: _Run,
 ) -> None:
     try:
         while not run.stop.is_set() and _look_once(find):
             run.looked.set()
-            _pause_once(find_pause, run.stop)
+            _pause(_listener(find_listener, run), run)
     finally:
         alive = refresher()
         if alive is not None:
@@ -151,14 +162,26 @@ def _serve(
         run.looked.set()  # nobody needs to wait for what does not come
 
 
-def _pause_once(
-    find: weakref.WeakMethod[Callable[[float, threading.Event], None]] | None, stop: threading.Event
-) -> None:
-    pause = None if find is None else find()
-    if pause is None:
-        stop.wait(POLL_SECONDS)
-    else:
-        pause(POLL_SECONDS, stop)
+def _listener(find: weakref.WeakMethod[Callable[[], Listener | None]] | None, run: _Run) -> Listener | None:
+    """What to listen with. A function, for the same reason as ``_look_once``."""
+    ask = None if find is None or monotonic() < run.listen_at else find()
+    return None if ask is None else ask()
+
+
+def _pause(listen: Listener | None, run: _Run) -> None:
+    """Wait until something is heard, the thread is to end, or it is time to look anyway."""
+    until = monotonic() + POLL_SECONDS
+    while listen is not None and not run.stop.is_set() and monotonic() < until:
+        enough = min(monotonic() + LISTEN_SECONDS, until)
+        try:
+            if listen(LISTEN_SECONDS):
+                return
+        except Exception:  # whatever it is, the clock does as well
+            run.listen_at = monotonic() + LISTEN_AGAIN_SECONDS
+            break
+        # It may have returned early, for a message that says nothing.
+        run.stop.wait(max(0.0, enough - monotonic()))
+    run.stop.wait(max(0.0, until - monotonic()))
 
 
 def _look_once(find: weakref.WeakMethod[Callable[[], None]]) -> bool:
