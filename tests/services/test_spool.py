@@ -82,6 +82,15 @@ def test_records_come_back_as_they_were(spool: Spool) -> None:
     assert spool.records == 0
 
 
+def test_a_spool_that_was_closed_takes_records_at_once(folder: Path) -> None:
+    """A file that could be made a moment ago says nothing against another: only a failure has it left alone."""
+    spool = Spool(folder, clock=lambda: 0.0)
+    for _ in range(3):
+        assert spool.append(some_records()) == (3, False)
+        spool.close()
+    assert len(files(folder)) == 3
+
+
 def test_files_are_for_their_owner_alone(spool: Spool, folder: Path) -> None:
     """0600 in 0700, whatever the umask; a folder that is too open is closed."""
     folder.mkdir(mode=0o755)

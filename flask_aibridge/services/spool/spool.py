@@ -232,15 +232,16 @@ class Spool:
         now = self._clock()
         if now < self._retry_at:
             return None
-        self._retry_at = now + RETRY_SECONDS
         try:
             self._file = create(self.folder, MAX_PROCESSES * self.max_bytes)
         except OSError as error:
             self._folder_full = False
+            self._retry_at = now + RETRY_SECONDS
             self._complain("No spool file can be made: %s", error)
             return None
         self._folder_full = self._file is None
         if self._file is None:
+            self._retry_at = now + RETRY_SECONDS
             self._complain(
                 "The spool folder %s is full: have its files replayed, or delete them.", self.folder
             )
@@ -251,7 +252,6 @@ class Spool:
         with self._lock:
             if self._file is not None and self._file.records:
                 self._own_replay, self._file = self._file, None
-                self._retry_at = float("-inf")
                 self._replayed = Replay(self._own_replay)
                 return True
         if not orphans:
