@@ -6,7 +6,7 @@ What belongs to an app is an :class:`AppState` in ``app.extensions["aibridge"]``
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -15,6 +15,7 @@ from flask import Flask, current_app, has_app_context
 from werkzeug.utils import import_string
 
 from flask_aibridge.api.management import Management
+from flask_aibridge.app_context import InAppContext
 from flask_aibridge.app_state import AppState, Callbacks, Mounted
 from flask_aibridge.config import BRIDGE, BUILT_IN, Settings, read_settings
 from flask_aibridge.errors import ConfigError
@@ -25,10 +26,10 @@ from flask_aibridge.public_door import make_public_door
 from flask_aibridge.transport import TransportFactory
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from flask.ctx import AppContext
+    from _typeshed.wsgi import WSGIApplication
 
     from flask_aibridge.api.access import Loader
+    from flask_aibridge.bridge.options import BridgeOptions
     from flask_aibridge.license.holder import LicenseHolder
     from flask_aibridge.services.authorizer import KeyLoader
     from flask_aibridge.services.configuration.token_fetching import TokenLoader
@@ -307,9 +308,19 @@ def _bridge(state: AppState) -> WSGIApplication | None:
         from flask_aibridge.bridge import Bridge
 
         if settings.recording == "off":
-            return Bridge(settings.providers, api_keys=settings.api_keys)
-        return Bridge(recording=state.recording)
+            return Bridge(settings.providers, api_keys=settings.api_keys, options=_options(settings))
+        return Bridge(recording=state.recording, options=_options(settings))
     return _import(chosen) if isinstance(chosen, str) else chosen
+
+
+def _options(settings: Settings) -> BridgeOptions:
+    from flask_aibridge.bridge.options import BridgeOptions
+
+    return BridgeOptions(
+        on_disconnect=settings.on_disconnect,
+        allow_byok=settings.allow_byok,
+        actor_headers=settings.actor_headers,
+    )
 
 
 def _import(name: str) -> WSGIApplication:
@@ -327,61 +338,4 @@ def _import(name: str) -> WSGIApplication:
 
 
 def _transport_factory(app: Flask, settings: Settings, bridge: WSGIApplication) -> TransportFactory:
-    return TransportFactory(_InAppContext(app, bridge), script_name=settings.url_prefix)
-
-
-class _InAppContext:
-    """A WSGI app, called in the application context of the Flask app that it is mounted in.
-
-    The context is entered with the call and left with the end of the body: call, iteration and ``close()``
-    have to come from one thread and one context, as they do by the transport. The public door does not need
-    it.
-    """
-
-    __slots__ = ("_app", "_wsgi_app")
-
-    def __init__(self, app: Flask, wsgi_app: WSGIApplication) -> None:
-        self._app = app
-        self._wsgi_app = wsgi_app
-
-    def __repr__(self) -> str:
-        return f"<{self._wsgi_app!r} in the context of {self._app.name!r}>"
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        context = self._app.app_context()
-        context.push()
-        try:
-            body = self._wsgi_app(environ, start_response)
-        except BaseException as error:
-            context.pop(error)
-            raise
-        if type(body) in (list, tuple):
-            context.pop(None)
-            return body
-        return _BodyInContext(body, context)
-
-
-class _BodyInContext:
-    """A body that leaves the application context after it has been closed."""
-
-    __slots__ = ("_body", "_context")
-
-    def __init__(self, body: Iterable[bytes], context: AppContext) -> None:
-        self._body = body
-        self._context: AppContext | None = context
-
-    def __iter__(self) -> Iterator[bytes]:
-        # The body's own iterator: nothing is added to the cost of a chunk.
-        return iter(self._body)
-
-    def close(self) -> None:
-        context, self._context = self._context, None
-        if context is None:
-            return
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            # With the exception in flight, if there is one, for the app's teardown functions.
-            context.pop()
+    return TransportFactory(InAppContext(app, bridge), script_name=settings.url_prefix)

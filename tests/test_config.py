@@ -32,7 +32,7 @@ def read(env: dict[str, str] | None = None, **config: Any) -> Settings:
 def test_the_defaults_alone_are_enough() -> None:
     """An empty config is a built-in bridge at the default prefix, with nothing secret and nobody allowed."""
     assert read() == Settings(url_prefix="/api/v2/aibridge", bridge=BUILT_IN)
-    assert read().mount_bridge
+    assert read().bridge == "built-in"
 
 
 def test_absent_keys_are_written_into_the_config() -> None:
@@ -179,7 +179,7 @@ class TestBridge:
 
     def test_none_mounts_nothing(self) -> None:
         """The public route is then a 404."""
-        assert not read(AIBRIDGE_BRIDGE=None).mount_bridge
+        assert read(AIBRIDGE_BRIDGE=None).bridge is None
 
     def test_an_argument_stands_in_for_none(self) -> None:
         """``None`` turns off the built-in bridge, not a given one."""

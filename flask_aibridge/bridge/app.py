@@ -14,6 +14,7 @@ from flask_aibridge.bridge.intercept.documents import Document, parse_document
 from flask_aibridge.bridge.intercept.streaming import StreamedBody
 from flask_aibridge.bridge.intercept.wire_format import WireFormat
 from flask_aibridge.bridge.interception import Interception
+from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.providers.base import Provider, Route
 from flask_aibridge.bridge.providers.directory import Known
 from flask_aibridge.bridge.request import (
@@ -49,7 +50,7 @@ class Bridge:
     callers, providers and records are the services' business. Without it nothing is recorded, ``providers`` are all
     there are, and callers by HTTP need one of ``api_keys`` (user → key); without any, all of them are refused.
     Callers through the in-process transport need no key. ``hooks`` defaults to one log record per request, ``pool``
-    to an ``UpstreamPool``. Nothing is opened or started before the first request.
+    to an ``UpstreamPool``, ``options`` to ``BridgeOptions()``. Nothing is opened or started before the first request.
 
     Raises ``ConfigError`` for providers that cannot work and for empty keys, ``TypeError`` for both ``recording`` and
     providers or keys.
@@ -63,6 +64,7 @@ class Bridge:
         hooks: Sequence[Hook] | None = None,
         pool: PoolManager | None = None,
         recording: Callable[[], Recording] | None = None,
+        options: BridgeOptions | None = None,
     ) -> None:
         providers = tuple(providers)
         if recording is not None and (providers or api_keys):
@@ -72,6 +74,7 @@ class Bridge:
         self._host: Host = Unrecorded(providers, api_keys or {}) if recording is None else Recorded(recording)
         self._hooks: Sequence[Hook] = (LoggingHook(),) if hooks is None else tuple(hooks)
         self._upstream = Upstream(pool)
+        self._options = options or BridgeOptions()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""

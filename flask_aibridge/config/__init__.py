@@ -52,6 +52,14 @@ force.
     the newest first. Without it providers come from the config alone.
 ``AIBRIDGE_MCP_SERVERS``
     ``{id: {"url": "https://…", "tool_allow_regex": "…", "tool_deny_regex": "…"}}``, with no patterns as default.
+``AIBRIDGE_ON_DISCONNECT``
+    What becomes of an answer whose caller has left: ``"cancel"`` (default) hangs up on the provider at once,
+    ``"drain"`` reads on to the final token counts, for a bounded time.
+``AIBRIDGE_ALLOW_BYOK``
+    Whether callers may bring provider credentials of their own, with the gateway's key in ``X-AIBridge-Token``;
+    default ``False``.
+``AIBRIDGE_ACTOR_HEADERS``
+    Whether providers are told on whose behalf they are asked; default ``False``.
 """
 
 from __future__ import annotations

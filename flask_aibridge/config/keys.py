@@ -25,6 +25,9 @@ CONTENT_RETENTION_DAYS: Final = "AIBRIDGE_CONTENT_RETENTION_DAYS"
 SPOOL_BYTES: Final = "AIBRIDGE_SPOOL_BYTES"
 SECRET_KEY: Final = "AIBRIDGE_SECRET_KEY"  # noqa: S105 - the name of a key
 MCP_SERVERS: Final = "AIBRIDGE_MCP_SERVERS"
+ON_DISCONNECT: Final = "AIBRIDGE_ON_DISCONNECT"
+ALLOW_BYOK: Final = "AIBRIDGE_ALLOW_BYOK"
+ACTOR_HEADERS: Final = "AIBRIDGE_ACTOR_HEADERS"
 DEFAULT_URL_PREFIX: Final = "/api/v2/aibridge"
 
 #: Every key with its default (that of the bridge depends on a constructor argument). A key ``AIBRIDGE_…`` that is not
@@ -50,6 +53,9 @@ DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
         SPOOL_BYTES: 64 * 1024 * 1024,
         SECRET_KEY: None,
         MCP_SERVERS: {},
+        ON_DISCONNECT: "cancel",
+        ALLOW_BYOK: False,
+        ACTOR_HEADERS: False,
     }
 )
 KNOWN_KEYS: Final = tuple(DEFAULTS)
@@ -57,6 +63,9 @@ KNOWN_KEYS: Final = tuple(DEFAULTS)
 #: The value of ``AIBRIDGE_BRIDGE`` that means ``flask_aibridge.bridge``.
 BUILT_IN: Final = "built-in"
 RECORDING_MODES: Final = ("required", "best-effort", "off")
+
+#: The provider is hung up on when the caller leaves, or read on to its last word.
+DISCONNECT_MODES: Final = ("cancel", "drain")
 
 #: Forbidden, and Payment Required: what SDKs take for an answer and do not try again.
 LICENSE_STATUSES: Final = (403, 402)

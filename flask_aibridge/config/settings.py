@@ -6,12 +6,14 @@ import sys
 import warnings
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from flask_aibridge.config import values
 from flask_aibridge.config.complaints import nearest
 from flask_aibridge.config.keys import (
+    ACTOR_HEADERS,
     ADMIN_TOKEN,
+    ALLOW_BYOK,
     API_KEYS,
     BRIDGE,
     BUILT_IN,
@@ -25,6 +27,7 @@ from flask_aibridge.config.keys import (
     LICENSE_PUBLIC_KEYS,
     LICENSE_STATUS,
     MCP_SERVERS,
+    ON_DISCONNECT,
     PROVIDERS,
     RECORD_CONTENT,
     RECORDING,
@@ -65,11 +68,9 @@ class Settings:
     spool_bytes: int = 64 * 1024 * 1024
     secret_keys: tuple[str, ...] = field(default=(), repr=False)
     mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @property
-    def mount_bridge(self) -> bool:
-        """Whether anything is mounted at all."""
-        return self.bridge is not None
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
+    allow_byok: bool = False
+    actor_headers: bool = False
 
 
 def read_settings(
@@ -104,6 +105,9 @@ def read_settings(
         spool_bytes=values.spool_bytes(config[SPOOL_BYTES]),
         secret_keys=values.secret_keys(config[SECRET_KEY]),
         mcp_servers=values.mcp_servers(config[MCP_SERVERS]),
+        on_disconnect=values.on_disconnect(config[ON_DISCONNECT]),
+        allow_byok=values.switch(ALLOW_BYOK, config[ALLOW_BYOK]),
+        actor_headers=values.switch(ACTOR_HEADERS, config[ACTOR_HEADERS]),
     )
 
 

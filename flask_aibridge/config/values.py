@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from flask_aibridge.config.complaints import (
     VISIBLE_ASCII,
@@ -21,6 +21,7 @@ from flask_aibridge.config.keys import (
     BRIDGE,
     BUILT_IN,
     CONTENT_RETENTION_DAYS,
+    DISCONNECT_MODES,
     LICENSE,
     LICENSE_DENY_LISTS,
     LICENSE_FILE,
@@ -32,6 +33,7 @@ from flask_aibridge.config.keys import (
     MCP_SERVERS,
     MIN_SECRET,
     MIN_SPOOL_BYTES,
+    ON_DISCONNECT,
     RECORDING,
     RECORDING_MODES,
     REDIS_PREFIX,
@@ -174,6 +176,14 @@ def recording(value: object) -> str:
     if isinstance(value, str) and value in RECORDING_MODES:
         return value
     raise wrong(RECORDING, value, " or ".join(map(repr, RECORDING_MODES)))
+
+
+def on_disconnect(value: object) -> Literal["cancel", "drain"]:
+    if value == "cancel":
+        return "cancel"
+    if value == "drain":
+        return "drain"
+    raise wrong(ON_DISCONNECT, value, " or ".join(map(repr, DISCONNECT_MODES)))
 
 
 def switch(key: str, value: object) -> bool:

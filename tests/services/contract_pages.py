@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +34,17 @@ from tests.services.contract_records import (
 )
 
 DAYS = timedelta(days=2)
+
+ASKED: Final[Mapping[str, Any]] = {
+    "initiator": "alice",
+    "provider": "openai",
+    "model": "gpt-6",
+    "client": "Codex",
+    "source": "agents",
+    "session_id": "one",
+    "status": "completed",
+}
+"""A value of each filter that some of a population have."""
 
 
 class PageContract:
@@ -156,6 +170,17 @@ class PageContract:
         maintained_until(store, lambda: store.interceptions(Query()).count == 1, "the end of what is old")
         page = store.interceptions(Query(), limit=2, cursor=cursor)
         assert (page.interceptions, page.next) == ((), None)
+
+    def test_any_two_filters_meet(self, store: Store) -> None:
+        """Where both are asked for, both have to match: there are some of each that the other leaves out."""
+        members = recorded(store, population(150, seed=1, until=now()))
+        for names in combinations(ASKED, 2):
+            query = Query(**{name: ASKED[name] for name in names})
+            expected = [listed(*member) for member in reversed(members) if matches(query, *member)]
+            for name in names:
+                alone = Query(**{name: ASKED[name]})
+                assert sum(matches(alone, *member) for member in members) > len(expected), names
+            assert all_pages(store, query, 1000) == (expected, [len(expected)]), names
 
     def test_pages_are_what_matches_whatever_is_asked(self, store: Store) -> None:
         """Any filters and any page size give what looking at everything gives, each once and in order."""

@@ -247,7 +247,7 @@ MUTANTS: tuple[tuple[type[MemoryStore], str], ...] = (
     (_KeepsAllContent, "test_content_goes_before_the_accounting"),
     (_KeepsRollUps, "test_what_is_past_its_retention_is_deleted"),
     (_NeverMaintains, "test_what_is_past_its_retention_is_deleted"),
-    (_ForgetsStatusWithUser, "test_pages_are_what_matches_whatever_is_asked"),
+    (_ForgetsStatusWithUser, "test_any_two_filters_meet"),
     (_AsksOncePerPage, "test_pages_are_newest_first_and_end"),
     (_TakesAnyCursor, "test_what_is_no_cursor_is_refused"),
     (_TakesAnyCursor, "test_a_cursor_goes_on_with_its_own_question_only"),

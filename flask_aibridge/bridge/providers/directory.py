@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.providers.registry import provider_from, providers_from
 from flask_aibridge.config import ProviderSettings
 from flask_aibridge.errors import ConfigError, ServiceError
-from flask_aibridge.services.interfaces import ProviderConfigurator, ProviderSet
+from flask_aibridge.services.interfaces import ProviderConfig, ProviderConfigurator
 
 logger = logging.getLogger("flask_aibridge.bridge")
 
@@ -39,16 +41,29 @@ class FixedProviders:
         return self._known
 
 
+REREAD_SECONDS: Final = 1.0
+"""How often providers are read for a version that the configurator does not tell: one that has them from the config
+never will, and one whose store was away will when it is back."""
+
+
 class ProviderDirectory:
     """The providers of the host's configurator, read anew when the version that an admission reports is another.
 
     Whoever notices a change first reads; others go on with what is known meanwhile. Where the configurator is away
-    the last known providers go on serving.
+    the last known providers go on serving, and a provider whose settings are as they were stays the same object.
+
+    :param clock: seconds that never go back.
     """
 
-    def __init__(self, configurator: ProviderConfigurator) -> None:
+    def __init__(
+        self, configurator: ProviderConfigurator, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._configurator = configurator
+        self._clock = clock
         self._known = Known(None)
+        self._offered: Mapping[str, ProviderConfig] = {}
+        self._asked: int | None = None
+        self._read_at = 0.0
         self._reading = threading.Lock()
 
     def at(self, version: int | None) -> Known:
@@ -59,29 +74,47 @@ class ProviderDirectory:
         known = self._known
         if known.version is None:
             with self._reading:
-                return self._known if self._known.version is not None else self._read()
-        if version is None or version == known.version or not self._reading.acquire(blocking=False):
+                return self._known if self._known.version is not None else self._read(version)
+        if version is None or version == known.version:
+            return known
+        if version == self._asked and self._clock() - self._read_at < REREAD_SECONDS:
+            return known
+        if not self._reading.acquire(blocking=False):
             return known
         try:
-            return self._read()
+            return self._read(version)
         except ServiceError as error:
+            self._asked = None
             logger.warning("the providers could not be read anew, the last known ones go on: %s", error)
             return known
         finally:
             self._reading.release()
 
-    def _read(self) -> Known:
-        self._known = _known(self._configurator.providers())
+    def _read(self, version: int | None) -> Known:
+        self._asked, self._read_at = version, self._clock()
+        offered = self._configurator.providers()
+        named = {one.settings.name: one for one in offered.providers}
+        kept = {
+            name: provider
+            for name, provider in self._known.providers.items()
+            if name in named
+            and name in self._offered
+            and named[name].settings == self._offered[name].settings
+        }
+        disabled = frozenset(name for name, one in named.items() if not one.enabled)
+        self._known = Known(offered.version, kept | _made(named, kept), disabled)
+        self._offered = named
         return self._known
 
 
-def _known(offered: ProviderSet) -> Known:
-    providers = {}
-    for one in offered.providers:
+def _made(named: Mapping[str, ProviderConfig], kept: Mapping[str, Provider]) -> dict[str, Provider]:
+    made = {}
+    for name, one in named.items():
+        if name in kept:
+            continue
         try:
-            providers[one.settings.name] = provider_from(one.settings)
+            made[name] = provider_from(one.settings)
         except ConfigError as error:
             # One that cannot work is no reason to serve none of the others.
             logger.error("a provider is left out: %s", error)
-    disabled = frozenset(one.settings.name for one in offered.providers if not one.enabled)
-    return Known(offered.version, providers, disabled)
+    return made

@@ -104,9 +104,6 @@ class Keys:
     def running(self, number: int) -> str:
         return f"{self.shard(number)}running"
 
-    def roll_up(self, number: int, hour: str) -> str:
-        return f"{self.shard(number)}r:{hour}"
-
     def hours(self, number: int) -> str:
         return f"{self.shard(number)}hours"
 
@@ -125,9 +122,6 @@ class Keys:
     def config(self, rest: str) -> str:
         """A key of the ``{config}`` slot, such as ``version`` or ``providers``."""
         return f"{self.prefix}:{{config}}:{rest}"
-
-    def mcp_tokens(self, user: str) -> str:
-        return self.config(f"mcp-tokens:{user}")
 
     def worker(self, worker: str) -> str:
         return self.config(f"worker:{worker}")
