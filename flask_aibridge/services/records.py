@@ -158,9 +158,6 @@ class ModelThought:
     created_at: datetime
 
 
-Content: TypeAlias = PromptUsage | ToolUsage | ModelThought
-"""What people and models said: stored apart from the accounting, with a switch and a retention of its own."""
-
 Record: TypeAlias = InterceptionStart | InterceptionEnd | TokenUsage | PromptUsage | ToolUsage | ModelThought
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from flask_aibridge.services.interfaces import Admission, APIKey, Authorization, Credential, Recorder
 from flask_aibridge.services.records import (
@@ -240,6 +240,3 @@ class Store(Recorder, APIKeyStore, ConfigStore, InterceptionReader, Protocol):
 
     def close(self) -> None:
         """Close connections. The store can be used again."""
-
-
-Document: TypeAlias = Mapping[str, Any]
