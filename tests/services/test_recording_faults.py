@@ -368,10 +368,14 @@ def run(name: str, folder: Path) -> str:
 
 
 def left_in(folder: Path) -> list[str]:
+    """The records of every file: a process may have begun another one while its first was replayed."""
     spool = Spool(folder)
-    batch = [record.id for record in spool.batch(1000, 2**20, orphans=True)]
+    found: list[str] = []
+    while batch := spool.batch(1000, 2**20, orphans=True):
+        found += [record.id for record in batch]
+        spool.stored(batch)
     spool.close()
-    return batch
+    return found
 
 
 @pytest.mark.parametrize("name", ["spool_fork", "recording_fork", "given_up", "no_threads"])
@@ -390,9 +394,7 @@ def test_an_exit_spools_what_cannot_be_stored(tmp_path: Path) -> None:
     """And what other exit handlers record after that."""
     run("exit_spools", tmp_path / "spool")
 
-    found = {record for _ in range(3) for record in left_in(tmp_path / "spool")}
-    assert len(found) >= 3
-    assert found >= {"u0", "u1", "u2"}
+    assert set(left_in(tmp_path / "spool")) >= {"u0", "u1", "u2"}
 
 
 def test_an_exit_stores_what_can_be(tmp_path: Path) -> None:
