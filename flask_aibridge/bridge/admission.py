@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from flask_aibridge.bridge.caller import IN_PROCESS, source_of
 from flask_aibridge.bridge.client import client_of, session_of
 from flask_aibridge.bridge.interception import Interception
+from flask_aibridge.bridge.lineage import correlating_tool_call
 from flask_aibridge.bridge.providers.directory import FixedProviders, Known, ProviderDirectory
 from flask_aibridge.bridge.request import Refused
 from flask_aibridge.config import ProviderSettings
@@ -141,6 +142,7 @@ def describe(
         model=interception.model,
         client=client_of(environ),
         session_id=session_of(environ, document),
+        correlating_tool_call_id=correlating_tool_call(document),
         user_agent=environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT] or None,
         source=source_of(environ),
         in_process=IN_PROCESS in environ,

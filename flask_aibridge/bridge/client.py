@@ -1,4 +1,4 @@
-"""Pure: which program asks, and in which of its sessions: by the headers it sends, and one field of its body.
+"""Pure: which program asks, and in which of its sessions: by the headers it sends, or a field of its body.
 
 The programs say it in ways of their own; none of it is proof of anything, and nothing is decided by it.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 MAX_SESSION_ID: Final = 200
@@ -28,11 +29,12 @@ class Program(NamedTuple):
 
 
 CLAUDE_CODE: Final = "Claude Code"
+CODEX: Final = "Codex"
 
 PROGRAMS: Final = (
     Program(CLAUDE_CODE, ("claude",), ("HTTP_X_CLAUDE_CODE_SESSION_ID",)),
     # PEP 3333 cannot tell `session-id` from `session_id`: servers map both here, or drop the second.
-    Program("Codex", ("codex",), ("HTTP_SESSION_ID",)),
+    Program(CODEX, ("codex",), ("HTTP_SESSION_ID",)),
     Program("Mux", ("mux/", "xum/"), ("HTTP_X_MUX_WORKSPACE_ID",)),
     Program("Zed", ("zed/",)),
     Program("GitHub Copilot (VS Code)", ("githubcopilotchat/",), ("HTTP_X_INTERACTION_ID",)),
@@ -67,7 +69,8 @@ def session_of(environ: Mapping[str, Any], document: Mapping[str, Any]) -> str |
         value = str(environ.get(header, "")).strip()
         if value:
             return value[:MAX_SESSION_ID]
-    return _in_metadata(document) if program.name == CLAUDE_CODE else None
+    in_body = _IN_BODY.get(program.name)
+    return None if in_body is None else in_body(document)
 
 
 def _program(environ: Mapping[str, Any]) -> Program | None:
@@ -102,6 +105,20 @@ def _in_metadata(document: Mapping[str, Any]) -> str | None:
     else:
         old = _OLD_SESSION.search(user_id)
         session = old[1] if old else None
-    if not isinstance(session, str) or not session.strip():
-        return None
-    return session.strip()[:MAX_SESSION_ID]
+    return _named(session)
+
+
+def _cache_key(document: Mapping[str, Any]) -> str | None:
+    """Codex's conversation, by which it has its prompts cached. Its older versions name the session in a header with an
+    underscore alone, and servers drop those."""
+    return _named(document.get("prompt_cache_key"))
+
+
+def _named(session: object) -> str | None:
+    return session.strip()[:MAX_SESSION_ID] or None if isinstance(session, str) else None
+
+
+_IN_BODY: Final[Mapping[str, Callable[[Mapping[str, Any]], str | None]]] = MappingProxyType(
+    {CLAUDE_CODE: _in_metadata, CODEX: _cache_key}
+)
+"""Where the request's body names the session."""

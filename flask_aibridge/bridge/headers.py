@@ -61,7 +61,11 @@ _OVERRIDES = frozenset(
 it allows."""
 
 _ABOUT_THE_CALLER = frozenset({"forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip"})
-_OWN_OF_A_REQUEST = frozenset({"host", "content-length", "content-type", "expect", "accept-encoding"})
+_OWN_OF_A_REQUEST = frozenset(
+    {"host", "content-length", "content-type", "content-encoding", "expect", "accept-encoding"}
+)
+"""Bodies go on without the codings that they came in (``content_coding``)."""
+
 _OWN_OF_A_RESPONSE = frozenset(
     {"set-cookie", "set-cookie2", "strict-transport-security", "alt-svc", "date", "server", "status"}
     | {"x-aibridge-interception-id"}

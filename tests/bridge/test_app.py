@@ -190,7 +190,8 @@ def test_an_unknown_provider(bridge: Bridge, hook: RecordingHook) -> None:
     [
         "/anthropic",
         "/anthropic/",
-        "/anthropic/v1/files",
+        "/anthropic/api/hello",
+        "/anthropic/v1/skills",
         "/anthropic/v1/models/../files",
         "/anthropic/v1/models/a//b",
         "/anthropic/v1/messages/",
@@ -214,7 +215,9 @@ def test_methods_that_are_not_listed(method: str, bridge: Bridge) -> None:
 def test_a_websocket_is_refused_so_that_codex_falls_back(bridge: Bridge) -> None:
     """426 is what it takes for a hint to use HTTP."""
     headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
-    assert ask(bridge, "/openai/v1/responses", headers=headers).status == 426
+    reply = ask(bridge, "/openai/v1/responses", headers=headers)
+    assert (reply.status, reply.json["error"]["code"]) == (426, "upgrade_required")
+    assert ask(bridge, "/openai/v1/responses/resp_1", headers=headers).status != 426
 
 
 def test_listed_paths_are_passed_through(
@@ -483,7 +486,7 @@ def test_a_failure_of_the_bridges_own_is_a_500(
     bridge: Bridge, hook: RecordingHook, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logged with its traceback, answered in the provider's form, recorded."""
-    monkeypatch.setattr("flask_aibridge.bridge.app.read_body", lambda environ: 1 / 0)
+    monkeypatch.setattr("flask_aibridge.bridge.asked.read_body", lambda environ: 1 / 0)
     reply = ask(bridge, ROUTES[0][0], QUESTION)
     assert (reply.status, reply.json["error"]["type"]) == (500, "api_error")
     assert "ZeroDivisionError" in caplog.text

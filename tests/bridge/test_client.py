@@ -35,6 +35,11 @@ from flask_aibridge.bridge.client import MAX_SESSION_ID, PROGRAMS, client_of, se
         ({"HTTP_USER_AGENT": "Roo-Code/3"}, "Roo Code", None),
         ({"HTTP_USER_AGENT": "coder-agents/1", "HTTP_X_CODER_CHAT_ID": "c"}, "Coder Agents", "c"),
         ({"HTTP_USER_AGENT": "Charm Crush/1"}, "Charm Crush", None),
+        ({"HTTP_USER_AGENT": "Charm-Crush/v0.1"}, "Charm Crush", None),
+        ({"HTTP_USER_AGENT": "kilo-code/4", "HTTP_X_KILOCODE_TASKID": " "}, "Kilo Code", None),
+        ({"HTTP_USER_AGENT": "axios/1", "HTTP_ORIGINATOR": "Roo-Code"}, "Roo Code", None),
+        ({"HTTP_USER_AGENT": "Xum/1.0", "HTTP_X_MUX_WORKSPACE_ID": "w"}, "Mux", "w"),
+        ({"HTTP_USER_AGENT": "claude-cli/2", "HTTP_X_CURSOR_CLIENT_VERSION": "1"}, "Claude Code", None),
         ({"HTTP_USER_AGENT": "node", "HTTP_X_CURSOR_CLIENT_VERSION": "1.2"}, "Cursor", None),
         ({"HTTP_USER_AGENT": "opencode/1", "HTTP_X_SESSION_AFFINITY": "a"}, "OpenCode", "a"),
         (
@@ -72,6 +77,17 @@ def test_claude_code_names_its_session_in_the_body_too(user_id: Any, session: st
     document = {"metadata": {"user_id": user_id}}
     assert session_of({"HTTP_USER_AGENT": "claude-cli/2"}, document) == session
     assert session_of({"HTTP_USER_AGENT": "curl/8"}, document) is None
+
+
+def test_codex_names_its_conversation_in_the_body_too() -> None:
+    """For other programs a cache's key is no session."""
+    document = {"prompt_cache_key": " 0199-77 "}
+    assert session_of({"HTTP_USER_AGENT": "codex_cli_rs/0.40"}, document) == "0199-77"
+    assert session_of({"HTTP_USER_AGENT": "codex_cli_rs/0.40", "HTTP_SESSION_ID": "s"}, document) == "s"
+    assert session_of({"HTTP_USER_AGENT": "OpenAI/Python 3.1"}, document) is None
+    others: list[Any] = [None, " ", 7, {}]
+    for other in others:
+        assert session_of({"HTTP_USER_AGENT": "codex_cli_rs/0.40"}, {"prompt_cache_key": other}) is None
 
 
 def test_the_header_goes_before_the_body() -> None:

@@ -1,8 +1,8 @@
 """Pure: reading along in an answer that is compressed though the bridge asked for one that is not.
 
 The caller gets the bytes as they came; a decoder beside them gives the turn what it can read. gzip and deflate are
-decoded by the standard library; zstd and Brotli where a library for them is there (``compression.zstd`` is from
-Python 3.14 on). By any other coding the answer is relayed unread.
+decoded by the standard library; zstd and Brotli where a library for them is there, as by the extra ``[compression]``
+(``compression.zstd`` is from Python 3.14 on). By any other coding the answer is relayed unread.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -24,6 +25,10 @@ MAX_DECODED: Final = 8 * 1024 * 1024
 a hundredth is there to keep the reader busy."""
 
 
+WINDOW_LOG: Final = 23
+"""The largest window of zstd, 8 MiB, as a power of two: RFC 9659 admits no larger one, and a decoder holds as much."""
+
+
 class CannotDecode(Exception):
     """The answer is not what its ``Content-Encoding`` says, or far too much of it."""
 
@@ -34,6 +39,10 @@ class Decoder(Protocol):
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what ``data`` decodes to, in pieces of up to about ``MAX_PIECE`` bytes; raises any exception for what
         cannot be decoded."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether what was fed ends where the coding says that it ends."""
 
 
 class DecodedTurn:
@@ -108,12 +117,18 @@ class _Zlib:
             yield self._decoder.decompress(data, MAX_PIECE)
             data = self._decoder.unconsumed_tail or self._decoder.unused_data
 
+    @property
+    def whole(self) -> bool:
+        return self._decoder.eof
+
 
 class _Zstd:
     """Zstandard, of any number of frames (RFC 8878)."""
 
     def __init__(self) -> None:
-        self._make: Callable[[], Any] = _first_of("compression.zstd", "backports.zstd").ZstdDecompressor
+        library = _first_of("compression.zstd", "backports.zstd")
+        options = {library.DecompressionParameter.window_log_max: WINDOW_LOG}
+        self._make: Callable[[], Any] = partial(library.ZstdDecompressor, options=options)
         self._decoder = self._make()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -123,6 +138,10 @@ class _Zstd:
             yield self._decoder.decompress(data, MAX_PIECE)
             data = self._decoder.unused_data if self._decoder.eof else b""
 
+    @property
+    def whole(self) -> bool:
+        return bool(self._decoder.eof)
+
 
 class _Brotli:
     """Brotli (RFC 7932), by a library that can be told to stop: 1.2 or newer."""
@@ -131,9 +150,17 @@ class _Brotli:
         self._decoder: Any = _first_of("brotli", "brotlicffi").Decompressor()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        yield self._decoder.process(data, output_buffer_limit=MAX_PIECE)
-        while not self._decoder.can_accept_more_data():
-            yield self._decoder.process(b"", output_buffer_limit=MAX_PIECE)
+        piece = self._decoder.process(data, output_buffer_limit=MAX_PIECE)
+        # It may have taken all it was fed, and not have given all that it holds.
+        while piece or not self._decoder.can_accept_more_data():
+            yield piece
+            if self.whole and self._decoder.can_accept_more_data():
+                return
+            piece = self._decoder.process(b"", output_buffer_limit=MAX_PIECE)
+
+    @property
+    def whole(self) -> bool:
+        return bool(self._decoder.is_finished())
 
 
 _DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = MappingProxyType(

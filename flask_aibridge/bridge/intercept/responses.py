@@ -138,6 +138,14 @@ class Responses(WireFormat):
             yield from _thoughts(item, self._budget)
 
 
+class Compaction(Responses):
+    """One exchange of ``/v1/responses/compact``, by which agents have a history summed up. The tokens count; the user
+    has said nothing new."""
+
+    def _prompt_of(self, request: Document) -> str | None:
+        return None
+
+
 def _call(item: Document, tool: _Tool, message_id: str) -> ToolCall:
     arguments: Any = item.get(tool.arguments)
     return ToolCall(

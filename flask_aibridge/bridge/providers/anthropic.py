@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from flask_aibridge.bridge.intercept.messages import Messages
-from flask_aibridge.bridge.providers.base import Provider, Route
+from flask_aibridge.bridge.providers.base import Provider
+from flask_aibridge.bridge.providers.routes import (
+    READ,
+    Route,
+    RouteTable,
+    named,
+    named_in_batch,
+)
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -23,11 +30,22 @@ class Anthropic(Provider):
     """An instance of the Anthropic API, or of a server that speaks it."""
 
     type = "anthropic"
-    routes = (
-        Route("/v1/messages", ("POST",), Messages),
-        Route("/v1/messages/count_tokens", ("POST",)),
-        Route("/v1/models", ("GET", "HEAD")),
-        Route("/v1/models/*", ("GET", "HEAD")),
+    routes = RouteTable(
+        (
+            Route("/v1/messages", ("POST",), Messages, models=named),
+            Route("/v1/messages/count_tokens", ("POST",), models=named),
+            Route("/v1/models", READ),
+            Route("/v1/models/*", READ),
+            # Claude Code reports here, at its base URL, what it did: to Anthropic, as it would without a bridge.
+            Route("/api/event_logging/*", ("POST",)),
+            Route("/v1/messages/batches", (*READ, "POST"), lists=True, models=named_in_batch),
+            Route("/v1/messages/batches/{batch}", (*READ, "DELETE")),
+            Route("/v1/messages/batches/{batch}/cancel", ("POST",)),
+            Route("/v1/messages/batches/{batch}/results", READ),
+            Route("/v1/files", (*READ, "POST"), lists=True),
+            Route("/v1/files/{file}", (*READ, "DELETE")),
+            Route("/v1/files/{file}/content", READ),
+        )
     )
 
     def error(self, status: int, message: str, interception_id: str) -> dict[str, object]:

@@ -3,33 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
-from flask_aibridge.bridge.intercept.wire_format import WireFormat
+from flask_aibridge.bridge.providers.routes import Route, RouteTable
 from flask_aibridge.config import DEFAULT_BASE_URLS, ProviderSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One path of a provider that the bridge lets through; everything else is refused.
-
-    The host's key may have more rights than its callers should, so paths and methods are listed one by one. A
-    path that ends in ``/*`` stands for everything below it. With a ``wire_format`` the answer is followed for
-    its usage; without one it is relayed unread.
-    """
-
-    path: str
-    methods: tuple[str, ...]
-    wire_format: type[WireFormat] | None = None
-    websocket: bool = False
-
-    def matches(self, path: str) -> bool:
-        """Tell whether ``path`` (decoded, plain) is on this route."""
-        if self.path.endswith("/*"):
-            return path.startswith(self.path[:-1])
-        return path == self.path
 
 
 class Provider(ABC):
@@ -39,7 +16,7 @@ class Provider(ABC):
     """
 
     type: ClassVar[str]
-    routes: ClassVar[Sequence[Route]]
+    routes: ClassVar[RouteTable]
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
@@ -48,7 +25,7 @@ class Provider(ABC):
 
     def route(self, path: str) -> Route | None:
         """Return the route of ``path``, or null."""
-        return next((route for route in self.routes if route.matches(path)), None)
+        return self.routes.find(path)
 
     def url(self, path: str, query: str) -> str:
         """Return where a request for ``path`` (percent-encoded, as below the provider's name) goes."""
