@@ -124,8 +124,9 @@ class Asked:
         route = self._route
         if admission.authorization is not None:
             self._check_scopes(admission.authorization.scopes, route)
-            if route.lists and not own_account and self.environ["REQUEST_METHOD"] in READ:
-                raise _lists(self.name)
+        is_list = route.lists and self.environ["REQUEST_METHOD"] in READ
+        if is_list and not own_account and self.interception.credential is not None:
+            raise _lists(self.name)
         return self.provider, route
 
     def _check_scopes(self, scopes: Scopes, route: Route) -> None:

@@ -177,11 +177,9 @@ def decoded_or_refused(body: bytes, coding: str, limit: int) -> tuple[bytes | No
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(0, 10**6), st.integers(0, 255))
-def test_a_changed_byte_never_goes_unnoticed_in_gzip(data: bytes, place: int, value: int) -> None:
-    """It has a checksum; but for the bytes of the header that say nothing about the content."""
+def test_a_changed_byte_never_changes_what_comes_out_of_gzip(data: bytes, place: int, value: int) -> None:
+    """It has a checksum; some of its bits mean nothing."""
     body = bytearray(gzip.compress(data, mtime=0))
-    place = 10 + place % (len(body) - 10)
-    if body[place] == value:
-        return
-    body[place] = value
-    assert refusal_of(bytes(body), "gzip").status == 400
+    body[place % len(body)] = value
+    decoded, status = decoded_or_refused(bytes(body), "gzip", 1000)
+    assert decoded == data or status == 400

@@ -253,3 +253,4 @@ def test_through_the_bridge(recording: Recording, door: str, hook: RecordingHook
     ((start, _),) = host.admitted
     assert start is not None
     assert start.model == recording.expected.get("model", recording.document.get("model"))
+    assert start.correlating_tool_call_id == recording.expected.get("answers")

@@ -6,7 +6,8 @@ A file begins with a sentence, then has four parts, each after a line ``-- name 
 - ``response <status>``: the header fields of the answer;
 - ``body``, or ``body: <changes>``: the answer's body, and how the bytes on the wire differ from what is written here
   (see ``CHANGES``) or from how answers are usually sent (see ``DELIVERY``);
-- ``expected``: a JSON object with the record's ``status``, and everything else that is recorded.
+- ``expected``: a JSON object with the record's ``status``, and everything else that is recorded; ``answers`` is the
+  tool call whose result is the request's last word.
 """
 
 from __future__ import annotations

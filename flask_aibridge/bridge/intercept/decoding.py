@@ -148,6 +148,8 @@ class _Brotli:
 
     def __init__(self) -> None:
         self._decoder: Any = _first_of("brotli", "brotlicffi").Decompressor()
+        if not hasattr(self._decoder, "can_accept_more_data"):
+            raise ImportError("this library for Brotli cannot be told to stop")
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         piece = self._decoder.process(data, output_buffer_limit=MAX_PIECE)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -95,3 +97,14 @@ def test_a_bomb_is_not_read(encoding: str) -> None:
     """What one read decodes to has a limit."""
     body = dict(CODINGS)[encoding](b" " * (MAX_DECODED + 1) + STREAM)
     assert decoded(encoding, body) == [Ended()]
+
+
+def test_a_library_that_cannot_be_told_to_stop_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brotli before 1.2 decompresses all that it is given at once."""
+
+    class Old:
+        def process(self, data: bytes) -> bytes:
+            return data
+
+    monkeypatch.setitem(sys.modules, "brotli", SimpleNamespace(Decompressor=Old))
+    assert decoder_for("br") is None

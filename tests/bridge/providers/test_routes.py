@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from flask_aibridge.bridge.providers.routes import (
     named_if_any,
     named_in_batch,
 )
-from flask_aibridge.bridge.request import is_plain
+from flask_aibridge.bridge.request import forwarded_path, is_plain
 
 ALL = [(kind, route) for kind, provider in TYPES.items() for route in provider.routes]
 METHODS = {"GET", "HEAD", "POST", "DELETE"}
@@ -74,6 +75,24 @@ def test_nothing_but_plain_paths_of_a_listed_form_is_found(kind: str, path: str)
     for wanted, given_ in zip(form, parts, strict=False):
         assert wanted == given_ or wanted[:1] == "{" or wanted == "*"
         assert given_ not in (".", "..") if given_ or wanted else True
+
+
+pieces = st.sampled_from(
+    ["/", "v1", "files", "models", "x", "%2F", "%2f", "%2e", "..", ".", "%5c", "%25", "%00", "?", "%3F"]
+)
+
+
+@given(st.sampled_from(sorted(TYPES)), st.lists(pieces, max_size=10).map("".join))
+def test_the_provider_reads_the_path_that_was_allowed(kind: str, written: str) -> None:
+    """However it was written: it goes on with the same meaning, and with no segments that lead elsewhere."""
+    path, _, query = f"/v1/{written}".partition("?")
+    decoded = unquote(path)
+    if not is_plain(decoded) or TYPES[kind].routes.find(decoded) is None:
+        return
+    forwarded = forwarded_path({"REQUEST_URI": f"/p{path}?{query}"}, decoded)
+    assert unquote(forwarded) == decoded
+    assert not {"", ".", ".."} & {unquote(part) for part in forwarded.split("/")[1:]}
+    assert "?" not in forwarded
 
 
 def test_what_would_harm_others_is_not_listed() -> None:
