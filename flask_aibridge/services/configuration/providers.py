@@ -17,8 +17,9 @@ from typing import Any, Final
 from flask_aibridge.config import DEFAULT_BASE_URLS, PROVIDERS, SECRET_KEY, ProviderSettings, check_provider
 from flask_aibridge.errors import ConfigError, Unsealable
 from flask_aibridge.services.configuration.rows import CachedRows, Unreadable, shown
-from flask_aibridge.services.configuration.sealing import Sealer, masked, secret_key_missing
+from flask_aibridge.services.configuration.sealing import Sealer, secret_key_missing
 from flask_aibridge.services.interfaces import ProviderConfig, ProviderConfigurator, ProviderSet
+from flask_aibridge.services.masking import masked
 from flask_aibridge.services.storage import ConfigStore
 
 logger = logging.getLogger("flask_aibridge.services")
