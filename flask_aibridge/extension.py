@@ -320,6 +320,7 @@ def _options(settings: Settings) -> BridgeOptions:
         on_disconnect=settings.on_disconnect,
         allow_byok=settings.allow_byok,
         actor_headers=settings.actor_headers,
+        circuit_breaker=settings.circuit_breaker,
     )
 
 

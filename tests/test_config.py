@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_aibridge import config as config_module
-from flask_aibridge.config import BUILT_IN, KNOWN_KEYS, ProviderSettings, Settings, read_settings
+from flask_aibridge.config import (
+    BUILT_IN,
+    KNOWN_KEYS,
+    CircuitBreaker,
+    ProviderSettings,
+    Settings,
+    read_settings,
+)
 from flask_aibridge.config import settings as settings_module
 from flask_aibridge.errors import ConfigError, ConfigWarning
 
@@ -386,6 +393,44 @@ def test_a_long_wrong_value_is_cut_short() -> None:
 
 LONG = SECRET * 4
 """Long enough for a secret that is typed into a config."""
+
+
+class TestCircuitBreaker:
+    @pytest.mark.parametrize(
+        ("value", "breaker"),
+        [
+            (None, None),
+            ({}, CircuitBreaker(failure_threshold=5, interval=10, timeout=30, max_requests=3)),
+            ({"interval": 0, "timeout": 0.5}, CircuitBreaker(interval=0, timeout=0.5)),
+            (
+                {"failure_threshold": 1, "max_requests": 1},
+                CircuitBreaker(failure_threshold=1, max_requests=1),
+            ),
+        ],
+    )
+    def test_good(self, value: Any, breaker: CircuitBreaker | None) -> None:
+        """Off, on, or on with numbers of one's own."""
+        assert read(AIBRIDGE_CIRCUIT_BREAKER=value).circuit_breaker == breaker
+
+    @pytest.mark.parametrize(
+        ("value", "named"),
+        [
+            (True, "AIBRIDGE_CIRCUIT_BREAKER is True; it must be None, or a mapping"),
+            ({"treshold": 1}, "'treshold'.*failure_threshold"),
+            ({"failure_threshold": 0}, r"\['failure_threshold'\] is 0; it must be a whole number from 1"),
+            ({"failure_threshold": 1.5}, "whole number"),
+            ({"max_requests": True}, "whole number"),
+            ({"timeout": 0}, r"\['timeout'\] is 0; it must be a number of seconds above 0"),
+            ({"timeout": "30"}, "seconds above 0"),
+            ({"timeout": float("nan")}, "seconds above 0"),
+            ({"interval": -1}, "seconds from 0"),
+            ({"interval": 1e9}, "seconds from 0"),
+        ],
+    )
+    def test_bad(self, value: Any, named: str) -> None:
+        """The error says which field, and what it may be."""
+        with pytest.raises(ConfigError, match=named):
+            read(AIBRIDGE_CIRCUIT_BREAKER=value)
 
 
 class TestServices:

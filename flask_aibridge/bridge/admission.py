@@ -8,8 +8,11 @@ from typing import Any, Protocol, TypeAlias
 
 from flask_aibridge.bridge.caller import IN_PROCESS, source_of
 from flask_aibridge.bridge.client import client_of, session_of
+from flask_aibridge.bridge.credentials import planned
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.lineage import correlating_tool_call
+from flask_aibridge.bridge.providers.base import Provider
+from flask_aibridge.bridge.providers.cool_downs import Lane
 from flask_aibridge.bridge.providers.directory import FixedProviders, Known, ProviderDirectory
 from flask_aibridge.bridge.request import Refused
 from flask_aibridge.config import ProviderSettings
@@ -130,9 +133,11 @@ def admit(
 
 
 def describe(
-    environ: Mapping[str, Any], interception: Interception, document: Mapping[str, Any]
+    environ: Mapping[str, Any], interception: Interception, document: Mapping[str, Any], provider: Provider
 ) -> InterceptionStart:
-    """The start of an interception whose provider, route and model are known; ``document`` is the request's body."""
+    """The start of an interception whose route and model are known; ``document`` is the request's body."""
+    kind, hint = planned(environ, provider, Lane(interception.route, interception.model))
+    interception.planned_hint = interception.key_hint = hint
     return InterceptionStart(
         id=interception.id,
         initiator=APPLICATION if IN_PROCESS in environ else None,
@@ -146,6 +151,8 @@ def describe(
         user_agent=environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT] or None,
         source=source_of(environ),
         in_process=IN_PROCESS in environ,
+        credential_kind=kind,
+        credential_hint=hint,
         started_at=interception.started_at,
     )
 

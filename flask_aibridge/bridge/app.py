@@ -10,14 +10,19 @@ from flask_aibridge.bridge.admission import Host, Recorded, Recording, Unrecorde
 from flask_aibridge.bridge.answers import Response, failed, refusal, relay
 from flask_aibridge.bridge.asked import Asked, is_probe
 from flask_aibridge.bridge.caller import cancellation_of, credential_of
-from flask_aibridge.bridge.headers import request_headers
+from flask_aibridge.bridge.credentials import own_credential
+from flask_aibridge.bridge.failover import KeysExhausted, ask, without_secret
+from flask_aibridge.bridge.guarding import guarded
+from flask_aibridge.bridge.headers import actor_headers, request_headers
 from flask_aibridge.bridge.intercept.streaming import StreamedBody
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.providers.base import Provider
+from flask_aibridge.bridge.providers.circuits import Circuits
+from flask_aibridge.bridge.providers.cool_downs import Lane
 from flask_aibridge.bridge.providers.directory import Known
 from flask_aibridge.bridge.request import Refused, forwarded_path
-from flask_aibridge.bridge.upstream import Upstream, UpstreamFailure
+from flask_aibridge.bridge.upstream import Answer, Upstream, UpstreamFailure
 from flask_aibridge.config import ProviderSettings
 from flask_aibridge.errors import ConfigError, ServiceError
 from flask_aibridge.observability.hooks import Hook
@@ -66,6 +71,8 @@ class Bridge:
         self._hooks: Sequence[Hook] = (LoggingHook(),) if hooks is None else tuple(hooks)
         self._upstream = Upstream(pool)
         self._options = options or BridgeOptions()
+        breaker = self._options.circuit_breaker
+        self._circuits = None if breaker is None else Circuits(breaker)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -92,6 +99,8 @@ class Bridge:
             request.find(self._known(None))
             admission = self._admit(request)
             return self._forward(request, admission)
+        except KeysExhausted as exhausted:
+            return refusal(interception, request.provider, exhausted, "upstream_error", exhausted.error_type)
         except Refused as refused:
             return refusal(interception, request.provider, refused, "refused")
         except UpstreamFailure as failure:
@@ -124,19 +133,38 @@ class Bridge:
     def _forward(self, request: Asked, admission: Admission) -> Response:
         environ, interception = request.environ, request.interception
         provider, route = request.allowed(admission)
-        credentials = _credentials(provider)
-        headers = request_headers(environ, plain_answer=route.wire_format is not None) | credentials
+        own = own_credential(environ, provider, allowed=self._options.allow_byok)
+        request.check_listing(own_account=own is not None)
+        if own is None and provider.lacks_key:
+            raise _keyless(provider)
+        headers = request_headers(environ, plain_answer=route.wire_format is not None)
+        if self._options.actor_headers and route.wire_format is not None:
+            headers |= actor_headers(interception.caller.user)
         url = provider.url(forwarded_path(environ, request.path), environ.get("QUERY_STRING", ""))
         wire_format = request.wire_format(route)
         body = request.body()
         if wire_format is not None:
             body = wire_format.edit_request(body)
-        answer = self._upstream.send(environ["REQUEST_METHOD"], url, headers, body, cancellation_of(environ))
-        try:
-            return relay(answer, wire_format, interception)
-        except BaseException:
-            answer.close()
-            raise
+        method, cancellation = environ["REQUEST_METHOD"], cancellation_of(environ)
+        lane = Lane(route.path, interception.model)
+
+        def send(headers: Mapping[str, str]) -> Answer:
+            return self._upstream.send(method, url, headers, body, cancellation)
+
+        def exchange() -> Response:
+            if own is not None:
+                answer = without_secret(send({**headers, **own.headers}), own.secret)
+            else:
+                answer = ask(send, provider, headers, lane, interception)
+            try:
+                return relay(answer, wire_format, interception)
+            except BaseException:
+                answer.close()
+                raise
+
+        if self._circuits is None or wire_format is None:
+            return exchange()
+        return guarded(self._circuits, provider, lane, interception, exchange, own=own is not None)
 
 
 def _present(interception: Interception) -> Response:
@@ -146,14 +174,11 @@ def _present(interception: Interception) -> Response:
     return "200 OK", [("Content-Type", "application/json"), ("Cache-Control", "no-store")], []
 
 
-def _credentials(provider: Provider) -> dict[str, str]:
-    credentials = provider.credentials()
-    if credentials is None:
-        raise Refused(
-            500,
-            f"The AI bridge has no key for provider {provider.name!r}: "
-            f"set AIBRIDGE_PROVIDERS[{provider.name!r}]['keys'].",
-            # The SDKs would ask again and again what only an administrator can change.
-            ("X-Should-Retry", "false"),
-        )
-    return credentials
+def _keyless(provider: Provider) -> Refused:
+    return Refused(
+        500,
+        f"The AI bridge has no key for provider {provider.name!r}: "
+        f"set AIBRIDGE_PROVIDERS[{provider.name!r}]['keys'].",
+        # The SDKs would ask again and again what only an administrator can change.
+        ("X-Should-Retry", "false"),
+    )

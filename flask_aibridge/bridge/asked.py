@@ -88,7 +88,8 @@ class Asked:
             self._unreadable = refused
             return None
         self.interception.model = document.get("model")
-        return describe(self.environ, self.interception, document)
+        assert self.provider is not None
+        return describe(self.environ, self.interception, document, self.provider)
 
     def wire_format(self, route: Route) -> WireFormat | None:
         """What follows this exchange, its content too where that is recorded; null for what is only passed on."""
@@ -110,11 +111,10 @@ class Asked:
             self._document = parse_document(self.body()) or {}
         return self._document
 
-    def allowed(self, admission: Admission, *, own_account: bool = False) -> tuple[Provider, Route]:
+    def allowed(self, admission: Admission) -> tuple[Provider, Route]:
         """The provider and the route, for a caller who may use them.
 
-        :param own_account: whether the provider is asked with credentials of the caller's own.
-        :raises Refused: where they cannot be had.
+        Raises ``Refused`` where they cannot be had.
         """
         refused = self._refused or self._unreadable
         if refused is not None:
@@ -124,10 +124,17 @@ class Asked:
         route = self._route
         if admission.authorization is not None:
             self._check_scopes(admission.authorization.scopes, route)
-        is_list = route.lists and self.environ["REQUEST_METHOD"] in READ
+        return self.provider, route
+
+    def check_listing(self, *, own_account: bool) -> None:
+        """Refuse to list what all callers have stored with a key of the host's.
+
+        :param own_account: whether the provider is asked with credentials of the caller's own.
+        :raises Refused: for such a list, unless the application itself asks for it.
+        """
+        is_list = self._route is not None and self._route.lists and self.environ["REQUEST_METHOD"] in READ
         if is_list and not own_account and self.interception.credential is not None:
             raise _lists(self.name)
-        return self.provider, route
 
     def _check_scopes(self, scopes: Scopes, route: Route) -> None:
         if not scopes.allow(self.name, None):

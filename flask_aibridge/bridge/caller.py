@@ -20,6 +20,7 @@ IN_PROCESS: Final = CANCELLATION
 """The environ key whose presence means: this call came through the in-process door."""
 
 _KEY_PREFIX = "aib_"
+_TOKEN = "HTTP_X_AIBRIDGE_TOKEN"  # noqa: S105 - the name of a header
 
 
 class Cancellation(Protocol):
@@ -43,14 +44,36 @@ def credential_of(environ: Mapping[str, Any]) -> Credential | None:
     """Return by what the caller is to be known; null where there is nothing.
 
     In process it is the key id alone: what the headers carry there is an SDK's own. From outside it is the key in
-    ``Authorization: Bearer`` or ``X-Api-Key``; where both are sent, the one that is a key of this gateway.
+    ``X-AIBridge-Token``; where that is not sent, and only then, the one in ``Authorization: Bearer`` or ``X-Api-Key``,
+    and of both the one that is a key of this gateway.
     """
     if IN_PROCESS in environ:
         key_id = environ.get(KEY_ID)
         return Credential(key_id=str(key_id)) if key_id else None
+    token = token_of(environ)
+    if token:
+        return Credential(key=token)
     presented = [key for key in _presented(environ) if key]
-    ours = [key for key in presented if key.startswith(_KEY_PREFIX)]
+    ours = [key for key in presented if is_gateway_key(key)]
     return Credential(key=(ours or presented)[0]) if presented else None
+
+
+def token_of(environ: Mapping[str, Any]) -> str:
+    """Return what ``X-AIBridge-Token`` says; empty where it says nothing."""
+    return str(environ.get(_TOKEN, "")).strip()
+
+
+def brings_own(environ: Mapping[str, Any]) -> bool:
+    """Tell whether the caller's other credentials are for the provider, not for the gateway.
+
+    In process the header only says so, whatever its value: an SDK sends a key there whether it has a real one or not.
+    """
+    return bool(token_of(environ))
+
+
+def is_gateway_key(text: str) -> bool:
+    """Tell whether this looks like a key of this gateway."""
+    return text.startswith(_KEY_PREFIX)
 
 
 def source_of(environ: Mapping[str, Any]) -> str | None:

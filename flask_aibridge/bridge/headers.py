@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 HOP_BY_HOP = frozenset(
     {
@@ -77,6 +78,15 @@ WSGI."""
 _NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+ACTOR_ID = "X-AIBridge-Actor-ID"
+ACTOR_USERNAME = "X-AIBridge-Actor-Metadata-Username"
+"""The model's names. No caller can send them: nothing that begins with ``X-AIBridge-`` passes."""
+
+MAX_ACTOR = 256
+"""Characters of a user's name that a provider is told; with all of them encoded there is room in a header still."""
+
+_ACTOR_SAFE = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
 USER_AGENT = "flask-aibridge"
 """For callers that name none: urllib3 would put its own name."""
 
@@ -100,6 +110,17 @@ def request_headers(environ: Mapping[str, Any], *, plain_answer: bool) -> dict[s
     encoding = "identity" if plain_answer else environ.get("HTTP_ACCEPT_ENCODING", "identity")
     headers["Accept-Encoding"] = encoding
     return headers
+
+
+def actor_headers(user: str | None) -> dict[str, str]:
+    """Return the headers that tell a provider on whose behalf it is asked; none for nobody's.
+
+    What is not visible ASCII in a name is percent-encoded (RFC 3986, section 2.1), as UTF-8.
+    """
+    if not user:
+        return {}
+    name = quote(user[:MAX_ACTOR].encode("utf-8", "replace"), safe=_ACTOR_SAFE)
+    return {ACTOR_ID: name, ACTOR_USERNAME: name}
 
 
 def response_headers(headers: Iterable[tuple[str, str]], status: int) -> list[tuple[str, str]]:

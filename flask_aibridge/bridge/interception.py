@@ -46,7 +46,8 @@ class Interception:
     again.
 
     ``record`` takes the records of an interception that was admitted as a recorded one. Its id is in the shard of the
-    key that it was made with, so that both are stored together.
+    key that it was made with, so that both are stored together. ``planned_hint`` is the hint at the provider's key
+    that the start is recorded with, ``key_hint`` at the one that the provider was asked with last.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class Interception:
         self.credential = credential
         self.caller = Caller(IN_PROCESS in environ, source=source_of(environ))
         self.provider = self.provider_type = self.route = ""
+        self.planned_hint: str | None = None
+        self.key_hint: str | None = None
         self.status = 500
         self.ended = False
         self._hooks = hooks
@@ -225,6 +228,7 @@ class Interception:
                 http_status=self.status,
                 error_type=error_type or self._error_type(outcome),
                 error_message=error[:MAX_ERROR] if error else None,
+                credential_hint=None if self.key_hint == self.planned_hint else self.key_hint,
                 ended_at=datetime.now(UTC),
             )
         )

@@ -56,14 +56,20 @@ force.
     What becomes of an answer whose caller has left: ``"cancel"`` (default) hangs up on the provider at once,
     ``"drain"`` reads on to the final token counts, for a bounded time.
 ``AIBRIDGE_ALLOW_BYOK``
-    Whether callers may bring provider credentials of their own, with the gateway's key in ``X-AIBridge-Token``;
-    default ``False``.
+    Whether callers over HTTP may bring provider credentials of their own, with the gateway's key in
+    ``X-AIBridge-Token``; default ``False``.
 ``AIBRIDGE_ACTOR_HEADERS``
-    Whether providers are told on whose behalf they are asked; default ``False``.
+    Whether providers are told on whose behalf they are asked, in ``X-AIBridge-Actor-ID`` and
+    ``X-AIBridge-Actor-Metadata-Username``; default ``False``.
+``AIBRIDGE_CIRCUIT_BREAKER``
+    ``None`` (default) for none, or ``{"failure_threshold": 5, "interval": 10, "timeout": 30, "max_requests": 3}``, with
+    these as defaults: after so many failures in a row within an interval, a model is not asked at an endpoint of a
+    provider for the seconds of the time-out, and then for so many requests, all of which have to succeed.
 """
 
 from __future__ import annotations
 
+from flask_aibridge.config.circuit_breaker import CircuitBreaker
 from flask_aibridge.config.keys import (
     BRIDGE,
     BUILT_IN,
@@ -89,6 +95,7 @@ __all__ = [
     "PROVIDERS",
     "REDIS_URL",
     "SECRET_KEY",
+    "CircuitBreaker",
     "ProviderSettings",
     "Settings",
     "check_provider",

@@ -28,6 +28,7 @@ MCP_SERVERS: Final = "AIBRIDGE_MCP_SERVERS"
 ON_DISCONNECT: Final = "AIBRIDGE_ON_DISCONNECT"
 ALLOW_BYOK: Final = "AIBRIDGE_ALLOW_BYOK"
 ACTOR_HEADERS: Final = "AIBRIDGE_ACTOR_HEADERS"
+CIRCUIT_BREAKER: Final = "AIBRIDGE_CIRCUIT_BREAKER"
 DEFAULT_URL_PREFIX: Final = "/api/v2/aibridge"
 
 #: Every key with its default (that of the bridge depends on a constructor argument). A key ``AIBRIDGE_…`` that is not
@@ -56,6 +57,7 @@ DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
         ON_DISCONNECT: "cancel",
         ALLOW_BYOK: False,
         ACTOR_HEADERS: False,
+        CIRCUIT_BREAKER: None,
     }
 )
 KNOWN_KEYS: Final = tuple(DEFAULTS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flask_aibridge.config import values
+from flask_aibridge.config.circuit_breaker import CircuitBreaker, read_circuit_breaker
 from flask_aibridge.config.complaints import nearest
 from flask_aibridge.config.keys import (
     ACTOR_HEADERS,
@@ -17,6 +18,7 @@ from flask_aibridge.config.keys import (
     API_KEYS,
     BRIDGE,
     BUILT_IN,
+    CIRCUIT_BREAKER,
     CONTENT_RETENTION_DAYS,
     DEFAULT_URL_PREFIX,
     DEFAULTS,
@@ -71,6 +73,7 @@ class Settings:
     on_disconnect: Literal["cancel", "drain"] = "cancel"
     allow_byok: bool = False
     actor_headers: bool = False
+    circuit_breaker: CircuitBreaker | None = None
 
 
 def read_settings(
@@ -108,6 +111,7 @@ def read_settings(
         on_disconnect=values.on_disconnect(config[ON_DISCONNECT]),
         allow_byok=values.switch(ALLOW_BYOK, config[ALLOW_BYOK]),
         actor_headers=values.switch(ACTOR_HEADERS, config[ACTOR_HEADERS]),
+        circuit_breaker=read_circuit_breaker(config[CIRCUIT_BREAKER]),
     )
 
 

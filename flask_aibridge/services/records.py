@@ -87,7 +87,10 @@ class InterceptionStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionEnd:
-    """An interception has ended. The first end counts, but for a stand-in (``stand_in_end``)."""
+    """An interception has ended. The first end counts, but for a stand-in (``stand_in_end``).
+
+    ``credential_hint`` is that of the key that was used in the end, where it is not the one of the start.
+    """
 
     id: str
     interception_id: str

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flask_aibridge.bridge import Bridge
+from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.upstream import UpstreamBroken
 from flask_aibridge.config import ProviderSettings
 from flask_aibridge.errors import ConfigError, NotRecorded, ServicesUnavailable, Unauthorized
@@ -279,6 +280,52 @@ def test_a_provider_that_was_just_disabled_is_not_called(
     assert "provider_disabled" in reply.json["error"]["message"]
     assert len(stand_in.stand_in.requests) == 1
     assert ask(recorded).status == 503
+
+
+@pytest.mark.parametrize("change", ["removed", "disabled", "moved"])
+def test_a_stream_outlives_a_change_of_its_provider(change: str, hook: RecordingHook) -> None:
+    """It goes on to its end, while new requests see the change."""
+    with (
+        serve_stand_in(StandInProvider(answer="one two three")) as served,
+        serve_stand_in(StandInProvider(answer="other")) as moved,
+    ):
+        host = ScriptedHost(served.base_url)
+        bridge = Bridge(recording=lambda: host, hooks=[hook])
+        stream = ask(bridge, body=QUESTION | {"stream": True})
+        first = next(stream.iterator)
+        host.version = 2
+        if change == "removed":
+            host.names.clear()
+        elif change == "disabled":
+            host.disabled.add("anthropic")
+        else:
+            host.base_url = moved.base_url
+        assert ask(bridge).status == {"removed": 404, "disabled": 503, "moved": 200}[change]
+        assert len(moved.stand_in.requests) == (change == "moved")
+        body = first + stream.body
+        assert b"three" in body
+        assert b"message_stop" in body
+        bridge.close()
+    assert hook.records[-1].outcome == "completed"
+
+
+def test_actors_are_told_where_that_is_wanted(stand_in: Served[StandInProvider]) -> None:
+    """The user that the key belongs to, on what is followed; nobody, and no caller's own word for it."""
+    host = ScriptedHost(stand_in.base_url)
+    host.authorization = Authorization("Ana María", "k1")
+    bridge = Bridge(recording=lambda: host, hooks=[], options=BridgeOptions(actor_headers=True))
+    headers = {"X-Api-Key": KEY, "X-AIBridge-Actor-ID": "root", "X-AIBridge-Actor-Metadata-Role": "root"}
+    assert ask(bridge, headers=headers).status == 200
+    assert ask(bridge, "/anthropic/v1/models", None, headers=headers).status == 200
+    environ: dict[str, Any] = {"flask_aibridge.cancellation": FakeCancellation()}
+    assert ask(bridge, **environ).status == 200
+    bridge.close()
+    told = [
+        {name: value for name, value in request.headers.items() if "aibridge" in name}
+        for request in stand_in.stand_in.requests
+    ]
+    name = "Ana%20Mar%C3%ADa"
+    assert told == [{"x-aibridge-actor-id": name, "x-aibridge-actor-metadata-username": name}, {}, {}]
 
 
 def test_a_provider_that_cannot_work_leaves_the_others_alone(

@@ -21,6 +21,8 @@ IN_PROCESS: dict[str, Any] = {"flask_aibridge.cancellation": FakeCancellation()}
         ({"HTTP_X_API_KEY": " aib_2_b "}, "aib_2_b"),
         ({"HTTP_AUTHORIZATION": "Bearer sk-other", "HTTP_X_API_KEY": "aib_1_a"}, "aib_1_a"),
         ({"HTTP_AUTHORIZATION": "Bearer aib_1_a", "HTTP_X_API_KEY": "sk-other"}, "aib_1_a"),
+        ({"HTTP_X_AIBRIDGE_TOKEN": " own-token ", "HTTP_X_API_KEY": "aib_1_a"}, "own-token"),
+        ({"HTTP_X_AIBRIDGE_TOKEN": " ", "HTTP_X_API_KEY": "aib_1_a"}, "aib_1_a"),
         ({"HTTP_AUTHORIZATION": "Bearer host-key", "HTTP_X_API_KEY": "sk-other"}, "host-key"),
         ({"HTTP_AUTHORIZATION": "Basic aib_1_a"}, None),
         ({"HTTP_AUTHORIZATION": "aib_1_a"}, None),

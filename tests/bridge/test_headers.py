@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 
 from flask_aibridge.bridge.headers import (
+    ACTOR_ID,
+    ACTOR_USERNAME,
     CREDENTIALS,
     HOP_BY_HOP,
+    MAX_ACTOR,
+    actor_headers,
     media_type,
     request_headers,
     response_headers,
@@ -56,6 +60,9 @@ DROPPED = {
     "x-forwarded-anything",
     "x-real-ip",
     "x-aibridge-interception-id",
+    "x-aibridge-token",
+    "x-aibridge-actor-id",
+    "x-aibridge-actor-metadata-username",
     "cf-access-jwt-assertion",
     "x-amzn-oidc-data",
     "x-auth-request-access-token",
@@ -75,6 +82,28 @@ def test_what_is_not_for_the_provider_stays(name: str) -> None:
     """Credentials, hop-by-hop headers, what tells of the caller's connection, what would change method or path."""
     environ = {"HTTP_" + name.upper().replace("-", "_"): "x"}
     assert set(request_headers(environ, plain_answer=True)) == {"User-Agent", "Accept-Encoding"}
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [
+        ("alice", "alice"),
+        ("alice+x@example.com", "alice+x@example.com"),
+        ("Ana María", "Ana%20Mar%C3%ADa"),
+        ("100%", "100%25"),
+        ("a\r\nX: y", "a%0D%0AX:%20y"),
+        ("\ud800", "?"),
+    ],
+)
+def test_a_provider_may_be_told_on_whose_behalf_it_is_asked(user: str, name: str) -> None:
+    """By names that can be had back, and that cannot become a header of their own."""
+    assert actor_headers(user) == {ACTOR_ID: name, ACTOR_USERNAME: name}
+
+
+def test_an_actor_is_short_or_nobody() -> None:
+    """Nobody's calls tell of nobody; a name too long for a header is cut."""
+    assert actor_headers(None) == actor_headers("") == {}
+    assert actor_headers("x" * 10_000)[ACTOR_ID] == "x" * MAX_ACTOR
 
 
 def test_headers_that_connection_names_are_hop_by_hop() -> None:

@@ -16,6 +16,7 @@ from flask_aibridge.bridge.intercept.turn import Turn
 from flask_aibridge.bridge.intercept.vocabulary import Item, Relay
 from flask_aibridge.bridge.intercept.wire_format import WireFormat
 from flask_aibridge.bridge.interception import Interception
+from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.providers.anthropic import Anthropic
 from flask_aibridge.bridge.providers.openai import OpenAI
 from flask_aibridge.bridge.upstream import UpstreamBroken
@@ -234,11 +235,15 @@ def body_of(reply: Reply) -> bytes:
 def test_through_the_bridge(recording: Recording, door: str, hook: RecordingHook) -> None:
     """Both doors: what the caller gets, what the provider gets, and what is recorded."""
     options: dict[str, Any] = {"headers": {"X-Api-Key": KEY}}
+    if recording.status == 401:  # callers get to see one only if it was their own key that was not accepted
+        options = {"headers": {"X-AIBridge-Token": KEY, "Authorization": "Bearer sk-own"}}
     if door == "in process":
-        options = {"flask_aibridge.cancellation": FakeCancellation()}
+        options["flask_aibridge.cancellation"] = FakeCancellation()
     with ScriptedUpstream(script_of(recording)) as server:
         host = Providers(server.base_url)
-        with closing(Bridge(recording=lambda: host, hooks=[hook])) as bridge:
+        with closing(
+            Bridge(recording=lambda: host, hooks=[hook], options=BridgeOptions(allow_byok=True))
+        ) as bridge:
             reply = call(bridge, "POST", recording.path, recording.request, **options)
             body = body_of(reply)
     (peer,) = server.peers

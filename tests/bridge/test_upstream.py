@@ -114,6 +114,42 @@ def test_a_connection_whose_body_was_read_is_used_again(upstream: Upstream, body
         upstream.close()
 
 
+def test_a_connection_that_the_provider_has_closed_is_not_used(upstream: Upstream) -> None:
+    """Which providers do with idle ones, and is no reason to bother the caller."""
+    closed = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(HELLO)
+        peer.connection.shutdown(socket.SHUT_WR)
+        closed.set()
+        peer.is_gone()
+
+    with ScriptedUpstream(script) as server:
+        for number in (1, 2):
+            assert read_all(send(upstream, server)) == b"hello"
+            assert closed.wait(DEADLINE)
+            closed.clear()
+            assert len(server.peers) == number
+        upstream.close()
+
+
+def test_a_connection_that_is_closed_instead_of_an_answer_is_a_failure(upstream: Upstream) -> None:
+    """It may have been closed for being idle, or while the provider was thinking: nobody can tell, so the request is
+    not sent again. The SDKs do that, by the status that their callers get."""
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(HELLO)
+        peer.read_request()
+
+    with ScriptedUpstream(script) as server:
+        assert read_all(send(upstream, server)) == b"hello"
+        with pytest.raises(UpstreamFailure):
+            send(upstream, server)
+        assert [len(peer.requests) for peer in server.peers] == [2]
+
+
 def test_a_switch_is_detached_before_its_connection_can_be_reused(upstream: Upstream) -> None:
     """Even one that is thrown after the last byte, before anybody has noticed the end."""
     cancelled = threading.Event()

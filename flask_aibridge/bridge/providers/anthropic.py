@@ -20,6 +20,7 @@ _ERROR_TYPES = {
     405: "invalid_request_error",
     413: "request_too_large",
     429: "rate_limit_error",
+    503: "overloaded_error",
     504: "timeout_error",
     529: "overloaded_error",
 }
@@ -30,6 +31,8 @@ class Anthropic(Provider):
     """An instance of the Anthropic API, or of a server that speaks it."""
 
     type = "anthropic"
+    credential_headers = ("X-Api-Key", "Authorization")
+    failures = Provider.failures | {529}
     routes = RouteTable(
         (
             Route("/v1/messages", ("POST",), Messages, models=named),
@@ -53,7 +56,8 @@ class Anthropic(Provider):
         kind = _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": interception_id}
 
-    def _carry(self, key: str) -> dict[str, str]:
+    def carry(self, key: str) -> dict[str, str]:
+        """Return ``X-Api-Key``."""
         return {"X-Api-Key": key}
 
     def _below_base(self, path: str) -> str:

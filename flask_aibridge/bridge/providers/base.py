@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from flask_aibridge.bridge.providers.key_pool import KeyPool
 from flask_aibridge.bridge.providers.routes import Route, RouteTable
 from flask_aibridge.config import DEFAULT_BASE_URLS, ProviderSettings
 
@@ -17,11 +18,15 @@ class Provider(ABC):
 
     type: ClassVar[str]
     routes: ClassVar[RouteTable]
+    credential_headers: ClassVar[tuple[str, ...]]
+    """Where its SDK puts a key, the one that counts first: ``Authorization`` (as a bearer token), ``X-Api-Key``."""
+    failures: ClassVar[frozenset[int]] = frozenset({429, 503, 504})
+    """The statuses that speak for leaving it alone."""
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
         self._base_url = settings.base_url
-        self._keys = settings.keys
+        self.keys = KeyPool(settings.keys)
 
     def route(self, path: str) -> Route | None:
         """Return the route of ``path``, or null."""
@@ -31,22 +36,22 @@ class Provider(ABC):
         """Return where a request for ``path`` (percent-encoded, as below the provider's name) goes."""
         return self._base_url + self._below_base(path) + (f"?{query}" if query else "")
 
-    def credentials(self) -> dict[str, str] | None:
-        """Return the headers that carry the host's key; null where one is needed and none is configured.
+    @property
+    def lacks_key(self) -> bool:
+        """Whether a key is needed and none is configured.
 
         A provider at a base URL of the host's own, such as a model server on the same network, may ask for no key;
         the vendor's own service always does.
         """
-        if self._keys:
-            return self._carry(self._keys[0])
-        return None if self._base_url == DEFAULT_BASE_URLS.get(self.type) else {}
+        return not self.keys and self._base_url == DEFAULT_BASE_URLS.get(self.type)
 
     @abstractmethod
     def error(self, status: int, message: str, interception_id: str) -> dict[str, object]:
         """Return an error document in the provider's own form, so that its SDK shows the message."""
 
     @abstractmethod
-    def _carry(self, key: str) -> dict[str, str]: ...
+    def carry(self, key: str) -> dict[str, str]:
+        """Return the headers that carry a key."""
 
     @abstractmethod
     def _below_base(self, path: str) -> str: ...

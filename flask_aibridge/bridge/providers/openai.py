@@ -22,6 +22,7 @@ _ERROR_CODES = {
     415: "unsupported_content_encoding",
     426: "upgrade_required",
     429: "rate_limit_exceeded",
+    503: "service_unavailable",
 }
 
 
@@ -29,6 +30,7 @@ class OpenAI(Provider):
     """An instance of the OpenAI API, or of one of the many servers that speak it."""
 
     type = "openai"
+    credential_headers = ("Authorization",)
     routes = RouteTable(
         (
             Route("/v1/chat/completions", ("POST",), ChatCompletions, models=named),
@@ -61,7 +63,8 @@ class OpenAI(Provider):
         kind = "server_error" if status >= 500 else "invalid_request_error"
         return {"error": {"message": message, "type": kind, "param": None, "code": _ERROR_CODES.get(status)}}
 
-    def _carry(self, key: str) -> dict[str, str]:
+    def carry(self, key: str) -> dict[str, str]:
+        """Return a bearer token."""
         return {"Authorization": f"Bearer {key}"}
 
     def _below_base(self, path: str) -> str:

@@ -89,10 +89,16 @@ def test_only_listed_paths_are_routes(kind: str, path: str, route: str | None, f
 
 
 def test_each_provider_carries_its_key_its_own_way() -> None:
-    """The first key, so far; none without one."""
-    assert provider("anthropic").credentials() == {"X-Api-Key": "sk-1"}
-    assert provider("openai").credentials() == {"Authorization": "Bearer sk-1"}
-    assert provider("openai", keys=()).credentials() is None
+    """As its own SDK does."""
+    assert provider("anthropic").carry("sk-1") == {"X-Api-Key": "sk-1"}
+    assert provider("openai").carry("sk-1") == {"Authorization": "Bearer sk-1"}
+
+
+def test_the_vendors_own_service_needs_a_key() -> None:
+    """A server of the host's own may do without."""
+    assert provider("openai", keys=()).lacks_key
+    assert not provider("openai").lacks_key
+    assert not provider("openai", "http://127.0.0.1:1/v1", keys=()).lacks_key
 
 
 def test_errors_have_the_providers_own_form() -> None:
