@@ -200,3 +200,15 @@ def test_nothing_of_it_is_in_a_repr() -> None:
     own = own_credential(environ, provider, allowed=True)
     assert own is not None
     assert OWN not in repr(own)
+
+
+@pytest.mark.parametrize("path", ["/openai/v1/files", "/openai/v1/batches", "/anthropic/v1/files"])
+def test_a_list_is_shown_of_an_account_of_ones_own(path: str, make_bridge: MakeBridge) -> None:
+    """Not of the host's, which holds what everybody has stored: the token alone opens no list."""
+    with serve_stand_in(StandInProvider()) as served:
+        bridge = make_bridge(served.base_url, keys=("sk-host",), options=ALLOWED)
+        token, own = {"X-AIBridge-Token": GATEWAY}, {"Authorization": f"Bearer {OWN}"}
+        assert call(bridge, "GET", path, headers=token).status == 403
+        assert served.stand_in.requests == []
+        call(bridge, "GET", path, headers=token | own)
+        assert credentials(served) == {"authorization": f"Bearer {OWN}"}
