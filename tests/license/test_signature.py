@@ -94,7 +94,9 @@ class TestAlgorithms:
         for alg in ("none", "None", "NONE"):
             assert code_of(f"{encode({'alg': alg, **TYPED})}.{encode(PAYLOAD)}.") == "license_algorithm"
 
-    @pytest.mark.parametrize("secret", [KEY.public_pem.encode(), base64.b64decode(KEY.public_base64)])
+    @pytest.mark.parametrize(
+        "secret", [KEY.public_pem.encode(), base64.b64decode(KEY.public_base64)], ids=["PEM", "raw"]
+    )
     def test_hmac_with_the_public_key_as_its_secret(self, secret: bytes) -> None:
         """The classic confusion: everybody knows the public key."""
         signing_input = f"{encode({'alg': 'HS256', **TYPED})}.{encode(PAYLOAD)}"
