@@ -58,8 +58,8 @@ class Endless:
         self.left = threading.Event()
 
     def pieces(self) -> Iterator[bytes]:
-        yield from pieces(self.recording.body)[: self.events]
         try:
+            yield from pieces(self.recording.body)[: self.events]
             while not self.left.wait(0.02):
                 yield b": still there\n\n"
         finally:
