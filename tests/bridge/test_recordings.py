@@ -173,6 +173,7 @@ def singly(data: bytes) -> Iterator[bytes]:
     return (data[place : place + 1] for place in range(len(data)))
 
 
+@pytest.mark.slow
 @each_recording
 def test_split_at_every_place(recording: Recording) -> None:
     """Where one read ends and the next begins says nothing."""

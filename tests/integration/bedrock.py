@@ -1,4 +1,4 @@
-"""A bridge that speaks as much of Amazon Bedrock's wire format as its SDK needs: Converse, ConverseStream, InvokeModel."""
+"""A bridge that speaks as much of Amazon Bedrock's wire format as tests need: Converse, ConverseStream, InvokeModel."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def spoken(words: Iterable[str]) -> list[bytes]:
 
 
 class BedrockBridge:
-    """``stream`` is what a ConverseStream is answered with; it breaks off after ``drop_after`` messages. The statuses of
-    ``refuse_with`` are used up one for each request."""
+    """``stream`` is what a ConverseStream is answered with; it breaks off after ``drop_after`` messages. The statuses
+    of ``refuse_with`` are used up one for each request."""
 
     def __init__(self, words: Iterable[str] = ("Hel", "lo")) -> None:
         self.words = list(words)

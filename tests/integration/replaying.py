@@ -43,6 +43,9 @@ DEADLINE = 20.0
 
 RECORDINGS = {recording.name: recording for recording in recordings.ALL}
 
+ABOUT_A_KEY = (401, 429)
+"""Statuses that say something about the provider's key: a bridge keeps it in mind, so they need a host of their own."""
+
 _EVENT = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
 
 

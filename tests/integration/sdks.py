@@ -74,6 +74,8 @@ async def _all_of(create: Any, options: dict[str, Any]) -> Any:
 def method(client: Any, path: str) -> Any:
     if path.startswith("/anthropic"):
         return client.messages.create
+    if path.endswith("/compact"):
+        return client.responses.compact
     return client.chat.completions.create if path.endswith("/completions") else client.responses.create
 
 

@@ -135,7 +135,9 @@ def test_leaving_early(client: Any, bedrock: BedrockBridge) -> None:
     assert client.converse(modelId=MODEL, messages=QUESTION)["stopReason"] == "end_turn"
 
 
-def test_boto3_tries_again_itself(client: Any, bedrock: BedrockBridge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boto3_tries_again_itself(
+    client: Any, bedrock: BedrockBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once, as it was configured; a refusal that stays is its ``ThrottlingException``."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
     bedrock.refuse_with = [429]

@@ -23,6 +23,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server, make_ssl_devcert
 from tests.integration.bedrock import BedrockBridge
 from tests.integration.replaying import API_KEY, DEADLINE, Host
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "clients.rst"
 
 _TITLE = re.compile(r"^(.+)\n([-=])\2+$", re.MULTILINE)

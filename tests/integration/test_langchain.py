@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from flask_aibridge.transport.httpx2 import AsyncWSGITransport, WSGITransport  #
 pytestmark = pytest.mark.slow
 
 QUESTION = "How are you?"
+REFUSED = replace(RECORDINGS["chat_stream_error"], status=400)
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +120,12 @@ def test_async(host: Host, make: Any) -> None:
     [
         ("chat_cut_mid_stream", "upstream_truncated"),
         ("chat_stream_failure", "upstream_error"),
-        ("chat_stream_error", "upstream_error"),
+        ("chat_refused", "upstream_error"),
     ],
 )
 def test_a_stream_that_fails(host: Host, make: Any, recording: str, status: str) -> None:
     """Is an error, never a short answer."""
-    host.provider.play(recording)
+    host.provider.play(REFUSED if recording == "chat_refused" else recording)
     with pytest.raises(openai.APIError):
         list(make().stream(QUESTION))
     (told,) = host.witness.ended(1)

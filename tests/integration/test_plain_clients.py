@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from tests.bridge.test_recordings import check
-from tests.integration.replaying import API_KEY, DEADLINE, RECORDINGS, Endless, Host, pieces
+from tests.integration.replaying import ABOUT_A_KEY, API_KEY, DEADLINE, RECORDINGS, Endless, Host, pieces
 from tests.recordings import Recording
 
 
@@ -28,17 +28,20 @@ Client = Callable[[Host, Recording], Got]
 
 HEADERS = {"X-Api-Key": API_KEY, "Content-Type": "application/json", "User-Agent": "plain"}
 ORIGIN = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com"}
-WHOLE = [
-    "messages_simple_blocking",
-    "messages_parallel_tools_interleaved",
-    "messages_gzip_stream",
-    "messages_stream_failure",
-    "messages_error_429_date",
-    "chat_usage_not_asked_for",
-    "chat_novelties" if "chat_novelties" in RECORDINGS else "chat_obfuscation_and_novelties",
-    "responses_codex",
+ALL = [recording for recording in RECORDINGS.values() if recording.status not in ABOUT_A_KEY]
+SOME = [
+    RECORDINGS[name]
+    for name in (
+        "messages_simple_blocking",
+        "messages_parallel_tools_interleaved",
+        "messages_gzip_stream",
+        "messages_stream_failure",
+        "messages_cut_mid_stream",
+        "messages_error_529",
+        "chat_usage_not_asked_for",
+        "responses_codex",
+    )
 ]
-CUT = ["messages_cut_mid_stream", "chat_cut_mid_stream", "responses_cut_mid_stream"]
 
 
 def url_of(host: Host, recording: Recording, *, in_process: bool) -> str:
@@ -121,7 +124,11 @@ def curl(host: Host, recording: Recording) -> Got:
     return Got(0, done.stdout, done.returncode == 0)
 
 
-CLIENTS: list[Client] = [urllib3_public, urllib3_in_process, requests_public, requests_in_process, curl]
+PAIRS = [
+    *((client, recording) for client in (urllib3_public, urllib3_in_process) for recording in ALL),
+    *((client, recording) for client in (requests_public, requests_in_process, curl) for recording in SOME),
+]
+"""Every recording by both doors, and some by every client."""
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +143,20 @@ def host(shared: Host) -> Host:
     return shared
 
 
-@pytest.mark.parametrize("name", [*WHOLE, *CUT])
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
-def test_a_plain_client(host: Host, client: Client, name: str) -> None:
-    """The status, every byte, how it ended; and the record says the same."""
-    recording = RECORDINGS[name]
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("client", "recording"),
+    [pytest.param(*pair, id=f"{pair[0].__name__}-{pair[1]}") for pair in PAIRS],
+)
+def test_a_plain_client(host: Host, client: Client, recording: Recording) -> None:
+    """The status, every byte, how it ended; and the record says the same. An answer that is held back until it is
+    whole, and never is, is an error of the bridge's own."""
     host.provider.play(recording)
     got = client(host, recording)
-    assert got == (recording.status if got.status else 0, recording.relayed, not recording.is_cut)
+    if recording.is_cut and recording.media_type == "application/json":
+        assert (got.status or 502, got.is_whole) == (502, True)
+    else:
+        assert got == (recording.status if got.status else 0, recording.relayed, not recording.is_cut)
     (told,) = host.witness.ended(1)
     check(recording, told.records)
     in_process = client.__name__.endswith("in_process")

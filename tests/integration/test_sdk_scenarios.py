@@ -1,9 +1,9 @@
-"""The SDKs' own conveniences at both doors: tool runners, parsing, retries, leaving early; and what is recorded of them."""
+"""The SDKs' own conveniences at both doors: tool runners, parsing, retries, leaving early; and what is recorded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -104,7 +104,7 @@ def test_anthropics_tool_runner(sdks: SDKs, door: str, stream: bool) -> None:
     ]
     assert (prompts(first), prompts(second), second.tools) == (["How are you?"], [], [])
     asked = sdks.host.provider.requests[1].json["messages"]
-    assert asked[-1]["content"][0]["tool_use_id"] == "toolu_01"
+    assert asked[-1]["content"][0]["tool_use_id"] == second.start.correlating_tool_call_id == "toolu_01"
 
 
 @both_doors
@@ -124,6 +124,7 @@ def test_a_loop_of_chat_completions(sdks: SDKs, door: str) -> None:
     first, second = sdks.host.witness.ended(2)
     assert (first.tools, second.tools) == ([("a", "{ }", "call_01")], [])
     assert (first.tokens, second.tokens) == ((20, 9), (3, 2))
+    assert second.start.correlating_tool_call_id == "call_01"
     assert (prompts(first), prompts(second)) == (["How are you?"], [])
 
 
@@ -182,7 +183,7 @@ def test_what_is_only_passed_on(sdks: SDKs, door: str) -> None:
 
 
 @both_doors
-@pytest.mark.parametrize("status", [429, 529])
+@pytest.mark.parametrize("status", [503, 529])
 def test_an_sdk_tries_again(sdks: SDKs, door: str, status: int) -> None:
     """When it was told to; each try is one request to the provider, and one record."""
     sdks.host.provider.play(*[refusing(status, retry_after_ms="1")] * 4)
@@ -201,9 +202,29 @@ def test_an_sdk_tries_again(sdks: SDKs, door: str, status: int) -> None:
     assert counts == ["0", "1", "2", "0", "1"]
 
 
-LEAVERS = {
-    "messages": ("anthropic", "messages_simple_streaming", lambda client: client.messages.create(**MESSAGE, stream=True)),
-    "chat": ("openai", "chat_simple_streaming", lambda client: client.chat.completions.create(**CHAT, stream=True)),
+@both_doors
+def test_a_rate_limit(door: str) -> None:
+    """Is the SDK's ``RateLimitError``, with what the provider said of when to come again."""
+    with sdks_at_a_host() as sdks:
+        sdks.host.provider.play(refusing(429, retry_after="7"))
+        with pytest.raises(anthropic.RateLimitError) as raised:
+            sdks.run(settled(sdks.client("anthropic", door).messages.create(**MESSAGE)))
+        (told,) = sdks.host.witness.ended(1)
+    assert raised.value.response.headers["retry-after"] == "7"
+    assert (told.end.status, told.end.http_status) == ("upstream_error", 429)
+
+
+LEAVERS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "messages": (
+        "anthropic",
+        "messages_simple_streaming",
+        lambda client: client.messages.create(**MESSAGE, stream=True),
+    ),
+    "chat": (
+        "openai",
+        "chat_simple_streaming",
+        lambda client: client.chat.completions.create(**CHAT, stream=True),
+    ),
     "responses": (
         "openai",
         "responses_simple_streaming",
