@@ -15,8 +15,12 @@ from flask_aibridge.bridge.upstream import UpstreamBroken
 from flask_aibridge.services.records import Record
 from tests import recordings
 from tests.bridge.intercept.test_drivers import FakeAnswer
-from tests.bridge.test_recordings import FIRST, check, singly, turn_of
+from tests.bridge.test_recordings import check, singly, turn_of
 from tests.recordings import Recording
+
+BEGINNING = 512
+"""How far into an answer it comes byte by byte: the machines have been fed all of it so; what is tried here is how they
+are driven."""
 
 Driver = Callable[[FakeAnswer, Recording, Interception], Iterable[bytes]]
 
@@ -77,7 +81,7 @@ PAIRS = [
 def test_by_each_driver(recording: Recording, driver: Driver) -> None:
     """Whole and byte by byte, a document by any driver: the same bytes, records and end."""
     short = replace(recording, body=recording.abridged)
-    slowly = [*singly(short.body[:FIRST]), short.body[FIRST:]]
+    slowly = [*singly(short.body[:BEGINNING]), short.body[BEGINNING:]]
     for each, pieces in ((recording, [recording.body]), (short, slowly)):
         given, records = driven(each, driver, pieces)
         assert given == each.relayed

@@ -174,7 +174,9 @@ class Witness:
     def record(self, record: Record) -> None:
         self._opened().record(record)
         with self._changed:
-            self._told[interception_of(record)].records.append(record)
+            told = self._told.get(interception_of(record))
+            if told is not None:  # else it is of a test before, and forgotten
+                told.records.append(record)
             self._changed.notify_all()
 
     def ended(self, number: int) -> list[Told]:
