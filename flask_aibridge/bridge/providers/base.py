@@ -33,8 +33,15 @@ class Provider(ABC):
         return self.routes.find(path)
 
     def url(self, path: str, query: str) -> str:
-        """Return where a request for ``path`` (percent-encoded, as below the provider's name) goes."""
-        return self._base_url + self._below_base(path) + (f"?{query}" if query else "")
+        """Return where a request for ``path`` (percent-encoded, as below the provider's name) goes.
+
+        It is below the base URL whatever a caller wrote. A path that does not begin with a slash would go on with the
+        host's name: ``http://host`` and ``%2F@elsewhere`` is a URL of ``elsewhere``.
+        """
+        below = self._below_base(path)
+        if not below.startswith("/"):
+            raise ValueError(f"{below[:80]!r} is no path below the base URL of {self.name!r}")
+        return self._base_url + below + (f"?{query}" if query else "")
 
     @property
     def lacks_key(self) -> bool:

@@ -68,4 +68,5 @@ class OpenAI(Provider):
         return {"Authorization": f"Bearer {key}"}
 
     def _below_base(self, path: str) -> str:
-        return path.removeprefix("/v1")
+        # As a whole segment: the rest has to begin with a slash, not with one that is percent-encoded.
+        return path.removeprefix("/v1") if path.startswith("/v1/") else path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from urllib3.util import parse_url
 
 from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.providers.registry import TYPES, providers_from
@@ -39,6 +40,33 @@ def test_urls_are_joined_as_the_providers_sdk_joins_them(
     """OpenAI's base URL stands for ``/v1`` and all before it, Anthropic's for what comes before ``/v1``."""
     assert provider(kind, base_url).url(path, "") == url
     assert provider(kind, base_url).url(path, "a=b%20c") == f"{url}?a=b%20c"
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "openai"])
+@pytest.mark.parametrize("base_url", ["http://host", "http://host:1", "https://host/v1", "https://host/a/b"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1%2Fmodels%2F@elsewhere.example/x",
+        "/v1%2fmodels%2f@elsewhere.example:80",
+        "/v1@elsewhere.example",
+        "/v1.elsewhere.example/models",
+        "/v1:80@elsewhere.example",
+        "/v1",
+    ],
+)
+def test_a_url_is_always_below_the_base(kind: str, base_url: str, path: str) -> None:
+    """However a caller encodes the slashes: what is behind ``/v1`` never goes on with the name of the host."""
+    url = provider(kind, base_url).url(path, "")
+    assert url.startswith(f"{base_url}/")
+    assert parse_url(url).netloc == parse_url(base_url).netloc
+
+
+@pytest.mark.parametrize("path", ["", "@elsewhere.example", "%2Fv1", "v1/models"])
+def test_what_is_no_path_makes_no_url(path: str) -> None:
+    """It would be part of the host's name."""
+    with pytest.raises(ValueError, match="no path below the base URL of 'p'"):
+        provider("openai", "http://host").url(path, "")
 
 
 @pytest.mark.parametrize(
