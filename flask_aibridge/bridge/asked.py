@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flask_aibridge.bridge.admission import describe
 from flask_aibridge.bridge.content_coding import decoded_body
-from flask_aibridge.bridge.intercept.documents import Document, parse_document
+from flask_aibridge.bridge.intercept.documents import Document, is_ambiguous, parse_document
 from flask_aibridge.bridge.intercept.wire_format import WireFormat
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.providers.base import Provider
@@ -27,6 +27,9 @@ from flask_aibridge.services.records import InterceptionStart
 PROBES: Final = frozenset({"", "/", "/api/hello"})
 """What clients ask by ``HEAD``, below a provider's name, to see whether anybody is there. Claude Code does so as it
 starts, with no credentials, to have a connection open by the time that it needs one."""
+
+_SAYING_MODELS: Final = frozenset({"model", "requests", "params"})
+"""The members by which a request says which models it is for; the latter two in a batch."""
 
 _NO_RETRY: Final = ("X-Should-Retry", "false")
 
@@ -141,6 +144,8 @@ class Asked:
             raise Refused(403, f"This API key may not be used for provider {self.name!r}.", _NO_RETRY)
         if scopes.models is None or route.models is None or self.environ["REQUEST_METHOD"] != "POST":
             return
+        if self.body() and is_ambiguous(self.body(), _SAYING_MODELS):
+            raise _not_for(None, self.name)
         for model in route.models(self.document()):
             if not isinstance(model, str) or not scopes.allow(self.name, model):
                 raise _not_for(model, self.name)
@@ -187,7 +192,7 @@ def _not_for(model: object, name: str) -> Refused:
         return Refused(
             403,
             f"This API key is limited to certain models of provider {name!r}, and the request does not say for "
-            "which model it is.",
+            "which model it is, or not in a way that everybody reads alike.",
             _NO_RETRY,
         )
     return Refused(

@@ -245,6 +245,59 @@ def test_a_key_reaches_what_its_scopes_allow(
         assert (host.end.status, host.end.http_status) == ("refused", 403)
 
 
+MANY_DIGITS = b"1" * 5000
+UNCLEAR = {
+    "no JSON": b"model=m-1",
+    "no object": b'["m-1"]',
+    "none": b'{"messages": []}',
+    "null": b'{"model": null}',
+    "a list": b'{"model": ["m-1"]}',
+    "two": b'{"model": "dear", "model": "m-1"}',
+    "two, reversed": b'{"model": "m-1", "model": "dear"}',
+    "two that differ by case": b'{"model": "m-1", "Model": "dear"}',
+    "two, one escaped": b'{"mod\\u0065l": "dear", "model": "m-1"}',
+    "a number that is not read here": b'{"model": "dear", "seed": ' + MANY_DIGITS + b"}",
+    "a depth that is not read here": b'{"model": "dear", "x": ' + b"[" * 99_999 + b"]" * 99_999 + b"}",
+    "behind a mark of byte order": b'\xff\xfe{"model": "m-1"}',
+}
+
+
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/anthropic/v1/messages/count_tokens"])
+@pytest.mark.parametrize("body", UNCLEAR.values(), ids=UNCLEAR)
+def test_a_key_for_some_models_needs_to_know_which(
+    path: str, body: bytes, recorded: Bridge, host: ScriptedHost, stand_in: Served[StandInProvider]
+) -> None:
+    """What a provider might read in another way than the bridge does is not forwarded, nor what is not read here."""
+    host.authorization = Authorization("alice", "k1", scopes=Scopes(models=("m-*",)))
+    reply = ask(recorded, path, body)
+    assert (reply.status, reply.headers["x-should-retry"]) == (403, "false")
+    assert "limited to certain models" in reply.json["error"]["message"]
+    assert stand_in.stand_in.requests == []
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "status"),
+    [
+        ("/anthropic/v1/messages", "m-1", 200),
+        ("/anthropic/v1/messages/count_tokens", "m-1", 200),
+        ("/anthropic/v1/messages/count_tokens", "dear", 403),
+        ("/anthropic/v1/messages/count_tokens", "M-1", 403),
+    ],
+)
+def test_a_key_for_some_models_is_for_them_on_every_route(
+    path: str, model: str, status: int, recorded: Bridge, host: ScriptedHost
+) -> None:
+    """Also on those that are only passed on."""
+    host.authorization = Authorization("alice", "k1", scopes=Scopes(models=("m-*",)))
+    assert ask(recorded, path, {**QUESTION, "model": model}).status == status
+
+
+def test_a_key_for_some_models_may_ask_which_there_are(recorded: Bridge, host: ScriptedHost) -> None:
+    """Without a body nothing is asked of any model."""
+    host.authorization = Authorization("alice", "k1", scopes=Scopes(models=("m-*",)))
+    assert ask(recorded, "/anthropic/v1/models", None).status == 200
+
+
 def test_providers_are_read_once_for_each_version(recorded: Bridge, host: ScriptedHost) -> None:
     """The admission reports the version, so nothing else has to be asked."""
     for _ in range(3):

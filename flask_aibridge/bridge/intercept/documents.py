@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 Document: TypeAlias = dict[str, Any]
@@ -15,6 +16,34 @@ def parse_document(data: bytes) -> Document | None:
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def is_ambiguous(data: bytes, names: Collection[str]) -> bool:
+    """Tell whether others may read something else in ``data`` under one of ``names``, in an object or in those below
+    these names, than ``parse_document`` does; so they may in anything but a JSON object.
+
+    Of two members with one name some readers take the first and some the last, and some do not mind upper case.
+    ``names`` are in lower case.
+    """
+    try:
+        members = json.loads(data, object_pairs_hook=_Members)
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(members, _Members) or _is_ambiguous(members, names)
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of an object, all of them."""
+
+
+def _is_ambiguous(value: Any, names: Collection[str]) -> bool:
+    if isinstance(value, _Members):
+        found = [(name, inner) for name, inner in value if name.casefold() in names]
+        spelled = {name for name, _ in found}
+        if len(spelled) < len(found) or not spelled <= set(names):
+            return True
+        return any(_is_ambiguous(inner, names) for _, inner in found)
+    return isinstance(value, list) and any(_is_ambiguous(each, names) for each in value)
 
 
 def member(document: Document, name: str) -> Document:

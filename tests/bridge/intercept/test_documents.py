@@ -1,22 +1,64 @@
-"""Reading JSON of which nothing is certain."""
+"""``intercept.documents``: what a document says to everybody, and what only to some readers."""
 
 from __future__ import annotations
 
-from flask_aibridge.bridge.intercept.documents import member, parse_document
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_aibridge.bridge.intercept.documents import is_ambiguous, parse_document
+
+NAMES = frozenset({"model", "requests", "params"})
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "requests", "x", "X"]), inner)
+    ),
+    max_leaves=8,
+)
 
 
-def test_documents_that_are_none() -> None:
-    """Neither broken JSON, nor JSON of another kind, nor one nested beyond reason is an error here."""
-    for data in (b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"1"):
-        assert parse_document(data) is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model": "a", "model": "b"}',
+        '{"model": "a", "model": "a"}',
+        '{"model": "a", "MODEL": "b"}',
+        '{"Model": "a"}',
+        '{"requests": [], "requests": []}',
+        '{"requests": [{"params": {"model": "a"}}, {"params": {"model": "a", "model": "b"}}]}',
+        '{"requests": [{"params": {"model": "a"}, "Params": {"model": "b"}}]}',
+        '["model"]',
+        "null",
+        "",
+        "{",
+        '{"model": "a"} {"model": "b"}',
+        '{"x": %s}' % ("[" * 100_000),  # noqa: UP031
+    ],
+)
+def test_what_some_read_otherwise(text: str) -> None:
+    """Twice, in upper case, or not at all."""
+    assert is_ambiguous(text.encode(), NAMES)
 
 
-def test_the_last_of_two_members_counts() -> None:
-    """As with every parser that the providers are known to use."""
-    assert parse_document(b'{"a": 1, "a": NaN, "b": {"c": 2}}')["b"] == {"c": 2}  # type: ignore[index]
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model": "a", "x": 1, "x": 2}',
+        '{"model": "a", "messages": [{"model": 1, "Model": 2, "model": 3}]}',
+        '{"requests": [{"params": {"model": "a"}}, {"params": {"model": "b"}}]}',
+        "{}",
+    ],
+)
+def test_what_all_read_alike(text: str) -> None:
+    """Members of other names, and objects that are none of those asked for, may say what they like."""
+    assert not is_ambiguous(text.encode(), NAMES)
 
 
-def test_a_member_that_is_no_object_is_an_empty_one() -> None:
-    """Whoever reads on finds nothing."""
-    assert member({"a": {"b": 1}}, "a") == {"b": 1}
-    assert member({"a": 1}, "a") == member({}, "a") == {}
+@given(JSON)
+def test_what_python_writes_is_not_ambiguous(value: object) -> None:
+    """An object, that is: each name is there once, and as it is."""
+    data = json.dumps(value).encode()
+    assert is_ambiguous(data, NAMES) is (parse_document(data) is None)
