@@ -69,11 +69,21 @@ _OWN_OF_A_REQUEST = frozenset(
 
 _OWN_OF_A_RESPONSE = frozenset(
     {"set-cookie", "set-cookie2", "strict-transport-security", "alt-svc", "date", "server", "status"}
+    | {"location", "content-location", "refresh"}
+    | {"clear-site-data", "nel", "report-to", "reporting-endpoints", "service-worker-allowed"}
+    | {"x-sendfile", "x-lighttpd-send-file", "x-lighttpd-send-tempfile", "x-reproxy-url"}
     | {"x-aibridge-interception-id"}
 )
-"""Cookies are the provider's with us, not with the caller; HSTS and Alt-Svc speak of the provider's host and
-would be taken for the bridge's; the WSGI server writes its own Date and Server; ``Status`` is no header in
-WSGI."""
+"""Cookies are the provider's with us, not with the caller; HSTS, Alt-Svc, where browsers report to and what they are to
+forget speak of the provider's host and would be taken for the bridge's; the WSGI server writes its own Date and Server;
+``Status`` is no header in WSGI. A client that followed a redirect would take its key of this gateway along. Proxies in
+front of the application (nginx, Apache, lighttpd, H2O) obey the ``X-Sendfile`` kind, and ``X-Accel-…``: with a file of
+theirs, or another URL, in place of the answer."""
+
+_FAMILIES_OF_A_RESPONSE = ("x-accel-", "access-control-")
+"""Who may read an answer across origins is for the application to say, not for the provider."""
+
+_GATEWAY_KEY = re.compile(r"aib_[A-Za-z0-9]+_[A-Za-z0-9]{16}")
 
 _NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -103,7 +113,7 @@ def request_headers(environ: Mapping[str, Any], *, plain_answer: bool) -> dict[s
     for key, value in environ.items():
         if key.startswith("HTTP_"):
             name = key[5:].replace("_", "-").title()
-            if _passes_on(name.lower()) and name.lower() not in dropped:
+            if _passes_on(name.lower()) and name.lower() not in dropped and not _holds_a_key(value):
                 headers[name] = value
     if environ.get("CONTENT_TYPE"):
         headers["Content-Type"] = environ["CONTENT_TYPE"]
@@ -129,13 +139,18 @@ def response_headers(headers: Iterable[tuple[str, str]], status: int) -> list[tu
     dropped = (
         HOP_BY_HOP
         | _OWN_OF_A_RESPONSE
+        | CREDENTIALS
         | _named_in(",".join(v for k, v in pairs if k.lower() == "connection"))
     )
     if status in (204, 304):
         dropped |= {"content-type", "content-length"}
     if not _length_holds(pairs):
         dropped |= {"content-length"}
-    kept = [(name, value) for name, value in pairs if name.lower() not in dropped and _fit(name, value)]
+    kept = [
+        (name, value)
+        for name, value in pairs
+        if name.lower() not in dropped and _fit(name, value) and not _is_of_a_family(name)
+    ]
     if status not in (204, 304) and not any(name.lower() == "content-type" for name, _ in kept):
         # RFC 9110 section 8.3: what has no media type may be taken for octets. WSGI servers want one.
         kept.append(("Content-Type", "application/octet-stream"))
@@ -158,13 +173,23 @@ def _passes_on(name: str) -> bool:
     return not name.startswith(("x-forwarded-", "x-aibridge-", *_CREDENTIAL_FAMILIES))
 
 
+def _is_of_a_family(name: str) -> bool:
+    return name.lower().startswith(_FAMILIES_OF_A_RESPONSE)
+
+
+def _holds_a_key(value: str) -> bool:
+    """Tell whether somebody has put a key of this gateway into a header that is none for keys."""
+    return "aib_" in value and _GATEWAY_KEY.search(value) is not None
+
+
 def _length_holds(headers: Iterable[tuple[str, str]]) -> bool:
     """Tell whether a ``Content-Length`` says how long the body is (RFC 9112 section 6.3): one beside a transfer
-    coding does not, nor one that is no number."""
+    coding does not, nor one that is no number, nor one of two."""
     pairs = [(name.lower(), value.strip()) for name, value in headers]
     if any(name == "transfer-encoding" for name, _ in pairs):
         return False
-    return all(value.isascii() and value.isdigit() for name, value in pairs if name == "content-length")
+    lengths = [value for name, value in pairs if name == "content-length"]
+    return len(lengths) <= 1 and all(value.isascii() and value.isdigit() for value in lengths)
 
 
 def _named_in(connection: str) -> set[str]:
