@@ -40,7 +40,8 @@ force.
     ``"required"`` (default): no request goes on that cannot be recorded. ``"best-effort"``: it does, and what is lost
     is counted. ``"off"``: nothing is recorded, and no store is needed.
 ``AIBRIDGE_RECORD_CONTENT``
-    Whether prompts, tool calls and thoughts are recorded; default ``True``. Tokens always are.
+    Whether prompts, tool calls, thoughts and what providers say about an error in their own words are recorded; default
+    ``True``. Tokens, and the kind of an error, always are.
 ``AIBRIDGE_RETENTION_DAYS``
     How long records are kept; default 60, 0 for ever.
 ``AIBRIDGE_CONTENT_RETENTION_DAYS``

@@ -10,8 +10,9 @@ An interception's id is a UUIDv7 (RFC 9562, section 5.7) in 32 hexadecimal digit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
@@ -90,6 +91,8 @@ class InterceptionEnd:
     """An interception has ended. The first end counts, but for a stand-in (``stand_in_end``).
 
     ``credential_hint`` is that of the key that was used in the end, where it is not the one of the start.
+    ``error_message`` begins with a word for the error; behind a colon there may be a sentence. That of a provider may
+    quote what it was asked.
     """
 
     id: str
@@ -162,6 +165,20 @@ class ModelThought:
 
 
 Record: TypeAlias = InterceptionStart | InterceptionEnd | TokenUsage | PromptUsage | ToolUsage | ModelThought
+
+
+_WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}(?=:|$)")
+
+
+def without_content(record: Record) -> Record | None:
+    """The record without anything that people, models or providers said in their own words; null where nothing else is
+    in it."""
+    if isinstance(record, PromptUsage | ToolUsage | ModelThought):
+        return None
+    if not isinstance(record, InterceptionEnd) or not record.status.startswith("upstream_"):
+        return record
+    word = _WORD.match(record.error_message or "")
+    return replace(record, error_message=word and word[0])
 
 
 def interception_of(record: Record) -> str:

@@ -289,6 +289,17 @@ class RecordingContract:
         assert (view.prompts, view.tool_calls, view.thoughts) == ((), (), ())
         assert (view.tokens.input, view.status, len(view.usages)) == (9, "upstream_error", 2)
 
+    def test_without_content_a_providers_words_are_not_kept(self, make_store: MakeStore) -> None:
+        """Its sentence about an error may quote the prompt; its word for the error stays."""
+        store = make_store(record_content=False)
+        start = a_start()
+        said = "invalid_request_error: 'geheim' is too long (request r-1)"
+        end = replace(a_full_end(start), status="upstream_error", error_message=said)
+        store.record([start, end])
+        view = read(store, start)
+        assert view.end is not None
+        assert (view.end.error_message, view.end.error_type) == ("invalid_request_error", end.error_type)
+
     def test_threads_may_record_the_same_at_once(self, store: Store) -> None:
         """Eight that write one batch write it once."""
         starts = [a_start(shard=number % SHARDS) for number in range(20)]

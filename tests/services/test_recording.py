@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
@@ -17,7 +18,13 @@ from flask_aibridge.services.recording import queue as recording_queue
 from flask_aibridge.services.recording import writer as recording_writer
 from flask_aibridge.services.recording.delivery import MAX_REPLAYS
 from flask_aibridge.services.recording.recorder import Recording, RecordingMode
-from flask_aibridge.services.records import InterceptionStart, ModelThought, ToolUsage
+from flask_aibridge.services.records import (
+    InterceptionEnd,
+    InterceptionStart,
+    ModelThought,
+    ToolUsage,
+    without_content,
+)
 from flask_aibridge.services.spool.spool import Spool
 from tests.services.switched_services import (
     STARTED,
@@ -177,6 +184,31 @@ def test_content_is_not_recorded_where_it_is_not_wanted(services: SwitchedServic
     recording.close()
 
     assert [type(record).__name__ for batch in services.batches for record in batch] == ["TokenUsage"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kept"),
+    [
+        ("upstream_error", "overloaded_error: too many secrets", "overloaded_error"),
+        ("upstream_error", "overloaded_error", "overloaded_error"),
+        ("upstream_error", "'secrets' is too long", None),
+        ("upstream_error", "secrets that go on and on: for a word", None),
+        ("upstream_error", None, None),
+        ("upstream_truncated", "InvalidChunkLength: b'secrets'", "InvalidChunkLength"),
+        ("refused", "This API key is not for that.", "This API key is not for that."),
+        ("interrupted", "internal error", "internal error"),
+    ],
+)
+def test_without_content_a_providers_sentence_is_none_either(
+    status: Any, message: str | None, kept: str | None
+) -> None:
+    """It may quote the prompt. The bridge's own sentences quote nothing."""
+    end = InterceptionEnd(
+        id="e", interception_id=new_id(), status=status, error_message=message, ended_at=STARTED
+    )
+    stripped = without_content(end)
+    assert isinstance(stripped, InterceptionEnd)
+    assert stripped == replace(end, error_message=kept)
 
 
 def test_the_services_refusal_is_the_callers(services: SwitchedServices, recording: Recording) -> None:

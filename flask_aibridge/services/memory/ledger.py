@@ -26,6 +26,7 @@ from flask_aibridge.services.records import (
     interception_of,
     is_stand_in,
     stand_in_end,
+    without_content,
 )
 from flask_aibridge.services.redis.keys import hour_of
 from flask_aibridge.services.storage import TokenSums
@@ -96,13 +97,18 @@ class Ledger:
     def put(self, record: Record, now: float) -> None:
         """Keep a record, unless it is kept already."""
         entry = self._entry(interception_of(record))
+        kept = record if self._record_content else without_content(record)
+        if kept is not None:
+            self._keep(entry, kept, now)
+
+    def _keep(self, entry: Entry, record: Record, now: float) -> None:
         if isinstance(record, InterceptionStart):
             self._start(entry, record, now)
         elif isinstance(record, InterceptionEnd):
             self._end(entry, record, stands_in=is_stand_in(record))
         elif isinstance(record, TokenUsage):
             self._use(entry, record)
-        elif self._record_content:
+        else:
             _keep_content(entry, record)
 
     def _entry(self, interception_id: str) -> Entry:

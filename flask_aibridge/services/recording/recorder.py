@@ -41,10 +41,8 @@ from flask_aibridge.services.recording.writer import Writer
 from flask_aibridge.services.records import (
     InterceptionEnd,
     InterceptionStart,
-    ModelThought,
-    PromptUsage,
     Record,
-    ToolUsage,
+    without_content,
 )
 from flask_aibridge.services.spool.spool import Spool
 
@@ -63,8 +61,6 @@ notice that the services are back, and to store the first of what was kept."""
 RESERVED_PART: Final = 8
 """One part in so many of the spool is not for starts, so that the interceptions that are running when it is full can
 still be ended."""
-
-_CONTENT: Final = (PromptUsage, ToolUsage, ModelThought)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +150,10 @@ class Recording:
 
     def record(self, record: Record) -> None:
         """Have a record stored soon. Never blocks on the services and never raises."""
-        if not self._record_content and isinstance(record, _CONTENT):
-            return
         try:
-            self._writer.put(record)
+            kept = record if self._record_content else without_content(record)
+            if kept is not None:
+                self._writer.put(kept)
         except Exception as error:
             self._writer.losses.dropped += 1
             log_unexpected("Recording", error)

@@ -22,6 +22,7 @@ from flask_aibridge.services.records import (
     is_stand_in,
     shard_of,
     shard_of_key,
+    without_content,
 )
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys
@@ -120,9 +121,12 @@ class RedisRecording:
             kind_of(record)  # says which kinds there are
             raise TypeError(f"{type(record).__name__} is no record.")
         text = encode(record)
-        if not self._record_content and type(record) in _CONTENT:
+        if self._record_content:
+            return to_args(record, text)
+        kept = without_content(record)
+        if kept is None:
             return []
-        return to_args(record, text)
+        return to_args(kept, text if kept is record else encode(kept))
 
     def renew(self, worker: str) -> None:
         """As ``Recorder.renew``."""
@@ -215,4 +219,3 @@ _TO_ARGS: Final[dict[type[Any], Callable[[Any, str], list[Argument]]]] = {
     ToolUsage: _of_tool,
     ModelThought: _of_thought,
 }
-_CONTENT: Final = frozenset({PromptUsage, ToolUsage, ModelThought})
