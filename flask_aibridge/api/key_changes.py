@@ -5,6 +5,7 @@ Each change is logged and announced (``signals``), with who made it and the key'
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -87,18 +88,18 @@ def find_key(store: Store, key_id: str) -> APIKeyRow:
 def rotate_key(store: Store, key_id: str, *, by: str, overlap: timedelta = timedelta()) -> IssuedKey:
     """Give a key another secret; the old one is accepted for ``overlap`` more, ``MAX_OVERLAP`` at the most.
 
-    :raises Problem: 404 ``unknown_key``; 409 ``key_revoked`` or ``key_expired`` for one that no secret helps.
+    :raises Problem: 404 ``unknown_key``; 409 ``key_revoked`` or ``key_expired`` for one that no secret helps, and
+        ``key_changed`` for one that somebody else rotated meanwhile.
     :raises ValueError: for an overlap that is negative or too long.
     """
     if not timedelta() <= overlap <= MAX_OVERLAP:
         raise ValueError(f"The overlap must be between 0 and {MAX_OVERLAP.days} days.")
     row, moment = find_key(store, key_id), now()
-    state = api_keys.standing(row.key, moment)
-    if state != "active":
-        raise Problem(409, f"key_{state}", f"The API key is {state}; create another one.")
+    _check_standing(row, moment)
     _, secret = api_keys.generate(secrets.token_bytes(api_keys.RANDOM_BYTES))
     row = api_keys.rotated(row, secret, moment + overlap if overlap else None)
     store.put_api_key(row)
+    _check_kept(find_key(store, key_id), row, moment)
     announce("rotated", "api_key", key_id, by=by)
     return IssuedKey(row.key, api_keys.spell(key_id, secret))
 
@@ -115,3 +116,20 @@ def revoke_key(store: Store, key_id: str, *, by: str) -> APIKey:
     store.put_api_key(row)
     announce("revoked", "api_key", key_id, by=by)
     return row.key
+
+
+def _check_standing(row: APIKeyRow, moment: datetime) -> None:
+    state = api_keys.standing(row.key, moment)
+    if state != "active":
+        raise Problem(409, f"key_{state}", f"The API key is {state}; create another one.")
+
+
+def _check_kept(stored: APIKeyRow, row: APIKeyRow, moment: datetime) -> None:
+    """Refuse to hand out a secret that does not work: a revocation meanwhile stays, and of two rotations the last."""
+    _check_standing(stored, moment)
+    if not hmac.compare_digest(stored.secret_hash, row.secret_hash):
+        raise Problem(
+            409,
+            "key_changed",
+            "Somebody else has rotated the API key at the same time; ask them, or rotate it again.",
+        )

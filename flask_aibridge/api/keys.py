@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -14,9 +14,12 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from flask_aibridge.api import key_changes
 from flask_aibridge.api.bodies import read_body
 from flask_aibridge.api.problems import Problem
+from flask_aibridge.api.schemas import DEFAULT_LIMIT, read_query
+from flask_aibridge.services import api_keys
 from flask_aibridge.services.api_keys import standing
 from flask_aibridge.services.interfaces import APIKey, Scopes
 from flask_aibridge.services.schemas.fields import MAX_NAME, Moment, Name
+from flask_aibridge.services.storage import MAX_LIMIT
 
 if TYPE_CHECKING:
     from flask_aibridge.api.management import Management
@@ -120,10 +123,26 @@ class IssuedKeySchema(KeySchema):
 
 
 class KeyListSchema(Schema):
-    """Keys, newest first."""
+    """Keys, newest first. ``count`` is the number of all that match."""
 
     count = fields.Integer()
     keys = fields.List(fields.Nested(KeySchema))
+    next = fields.String(allow_none=True)
+
+
+class KeysQuery(Schema):
+    """Which keys."""
+
+    owner = fields.String(validate=validate.Length(1, MAX_NAME), metadata={"description": "Whose."})
+    limit = fields.Integer(
+        load_default=DEFAULT_LIMIT,
+        validate=validate.Range(1, MAX_LIMIT),
+        metadata={"description": "Keys of a page."},
+    )
+    cursor = fields.String(
+        validate=validate.Length(1, api_keys.ID_LENGTH * 8),
+        metadata={"description": "'next' of the page before, with the same filters."},
+    )
 
 
 def add_routes(blueprint: Blueprint, management: Management) -> None:
@@ -132,10 +151,12 @@ def add_routes(blueprint: Blueprint, management: Management) -> None:
 
     @blueprint.get("/keys")
     def list_keys() -> dict[str, Any]:
-        viewer, owner = access.viewer(), request.args.get("owner")
-        rows = store().api_keys()
-        shown = [row.key for row in rows if viewer.may_see(row.key.owner) and owner in (None, row.key.owner)]
-        return {"count": len(shown), "keys": [document(key) for key in shown]}
+        viewer, asked = access.viewer(), read_query(KeysQuery())
+        shown = [row.key for row in store().api_keys() if viewer.may_see(row.key.owner)]
+        if "owner" in asked:
+            shown = [key for key in shown if key.owner == asked["owner"]]
+        page, following = _page(shown, asked["limit"], asked.get("cursor"))
+        return {"count": len(shown), "keys": [document(key) for key in page], "next": following}
 
     @blueprint.post("/keys")
     def create_key() -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -157,6 +178,18 @@ def add_routes(blueprint: Blueprint, management: Management) -> None:
     def revoke_key(key_id: str) -> dict[str, Any]:
         by, key = _visible(management, key_id)
         return document(key_changes.revoke_key(store(), key.id, by=by))
+
+
+def _page(keys: Sequence[APIKey], limit: int, cursor: str | None) -> tuple[Sequence[APIKey], str | None]:
+    """A page, and the cursor of the next one: the id of the last key before it, which is there for good."""
+    start = 0
+    if cursor is not None:
+        places = (place for place, key in enumerate(keys, 1) if key.id == cursor)
+        start = next(places, 0)
+        if not start:
+            raise ValidationError("It is not that of a page with these filters.", "cursor")
+    page = keys[start : start + limit]
+    return page, page[-1].id if start + limit < len(keys) else None
 
 
 def document(key: APIKey) -> dict[str, Any]:
@@ -230,14 +263,13 @@ def _answer(description: str, schema: type[Schema]) -> dict[str, Any]:
 
 
 _KEY_ID: Final = {"in": "path", "name": "key_id", "required": True, "schema": {"type": "string"}}
-_OWNER: Final = {"in": "query", "name": "owner", "schema": {"type": "string"}}
 
 PATHS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "/keys": {
             "get": {
                 "summary": "API keys, newest first: all of them for an administrator, else one's own.",
-                "parameters": [_OWNER],
+                "parameters": [{"in": "query", "schema": KeysQuery}],
                 "responses": {"200": _answer("The keys, without their secrets.", KeyListSchema)},
             },
             "post": {

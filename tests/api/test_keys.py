@@ -19,7 +19,7 @@ from flask_aibridge.errors import ServicesUnavailable, Unauthorized
 from flask_aibridge.services import api_keys
 from flask_aibridge.services.interfaces import Credential, Scopes
 from flask_aibridge.services.memory.store import MemoryStore
-from flask_aibridge.services.storage import Store
+from flask_aibridge.services.storage import APIKeyRow, Store
 from tests.api.management_app import AS_ADMIN, PREFIX, id_of, make_app, sent_as, stored_key
 
 KEYS = f"{PREFIX}/keys"
@@ -195,13 +195,42 @@ class TestList:
         document = json.loads(client.get(f"{KEYS}?owner=bob", headers=AS_ADMIN).data)
         assert [key["owner"] for key in document["keys"]] == ["bob"]
 
+    def test_a_list_comes_in_pages(self, client: FlaskClient, store: MemoryStore) -> None:
+        """Of a size that is bounded; the cursor is the last key's id."""
+        ids = [id_of(stored_key(store, "ada" if number % 2 else "bob", number)) for number in range(1, 8)][
+            ::-1
+        ]
+        seen: list[str] = []
+        url = f"{KEYS}?limit=3"
+        while True:
+            document = json.loads(client.get(url, headers=AS_ADMIN).data)
+            assert document["count"] == 7
+            seen += [key["id"] for key in document["keys"]]
+            if document["next"] is None:
+                break
+            url = f"{KEYS}?limit=3&cursor={document['next']}"
+        assert seen == ids
+        document = json.loads(client.get(f"{KEYS}?owner=ada&limit=2&cursor={ids[2]}", headers=AS_ADMIN).data)
+        assert [key["id"] for key in document["keys"]] == [ids[4], ids[6]]
+        assert document["next"] is None
+
+    @pytest.mark.parametrize(
+        "query", ["limit=0", "limit=1001", "limit=" + "9" * 5000, "cursor=x", "cursor=", "page=2"]
+    )
+    def test_a_page_that_there_cannot_be_is_400(self, client: FlaskClient, query: str) -> None:
+        assert_problem(client.get(f"{KEYS}?{query}", headers=AS_ADMIN), 400, "invalid")
+
     def test_a_user_sees_their_own(self, client: FlaskClient, store: MemoryStore) -> None:
         adas = stored_key(store, "ada", 1)
         stored_key(store, "bob", 2)
         for query in ("", "?owner=ada"):
             document = json.loads(client.get(KEYS + query, headers=sent_as(adas)).data)
             assert [key["owner"] for key in document["keys"]] == ["ada"]
-        assert client.get(f"{KEYS}?owner=bob", headers=sent_as(adas)).json == {"count": 0, "keys": []}
+        assert client.get(f"{KEYS}?owner=bob", headers=sent_as(adas)).json == {
+            "count": 0,
+            "keys": [],
+            "next": None,
+        }
 
     def test_how_a_key_stands_and_when_it_was_used(self, client: FlaskClient, store: MemoryStore) -> None:
         used = stored_key(store, "ada", 1)
@@ -438,3 +467,32 @@ def test_the_paths_are_those_that_there_are(app: Flask) -> None:
         if method != "parameters"
     }
     assert described == routes
+
+
+class ChangingStore(MemoryStore):
+    """Somebody else changes a key while it is changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: list[Any] = []
+
+    def put_api_key(self, row: APIKeyRow) -> None:
+        super().put_api_key(row)
+        if self.meanwhile:
+            super().put_api_key(self.meanwhile.pop()(row))
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "code"),
+    [
+        (lambda row: api_keys.revoked(row, key_changes.now()), "key_revoked"),
+        (lambda row: api_keys.rotated(row, "another", None), "key_changed"),
+    ],
+)
+def test_a_secret_that_does_not_work_is_not_handed_out(meanwhile: Any, code: str) -> None:
+    """The key was revoked, or rotated, by somebody else between the reading and the end of a rotation."""
+    store = ChangingStore()
+    key_id = id_of(stored_key(store, "ada"))
+    store.meanwhile.append(meanwhile)
+    response = make_app(lambda: store).test_client().post(f"{KEYS}/{key_id}/rotate", headers=AS_ADMIN)
+    assert_problem(response, 409, code)
