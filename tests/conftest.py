@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from tests.leaks import Snapshot
 
 ENVIRONMENT = os.environ.get("FLASK_AIBRIDGE_TOX_ENV")
-EVERYTHING = ENVIRONMENT in (None, "servers", "coverage")
+EVERYTHING = ENVIRONMENT in (None, "servers", "coverage", "security")
 """Whether this run is the one that has every kind of server and the slow tests: outside tox, and in its environment
 ``servers``. The others have one kind: what they are for are the versions of Python and of the libraries."""
 
@@ -52,7 +52,7 @@ def no_leaks() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what other environments run: the whole of ``tox`` has to be done in the time of a cup of coffee."""
-    left_out = {} if EVERYTHING else {"servers": "in the environment `servers`"}
+    left_out = {} if EVERYTHING else {name: f"in the environment `{name}`" for name in ("servers", "security")}
     if ENVIRONMENT in BRIEF:
         left_out["slow"] = "slow: on the oldest and the newest Python"
     for item in items:

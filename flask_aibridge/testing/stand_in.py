@@ -142,7 +142,7 @@ class StandInProvider:
         try:
             request = exchange.received.json
             question = exchange.format.question(request if isinstance(request, dict) else {})
-        except (ValueError, Malformed) as error:
+        except (ValueError, RecursionError, Malformed) as error:
             return exchange.fail(400, str(error))
         tokens = _paced(self._answer(question.prompt), self._delay)
         saying = Saying(question, uuid.uuid4().hex, int(time.time()), tokens)

@@ -22,7 +22,7 @@ from tests.services.programs import environment
 from tests.services.servers import wait_until
 
 pytest.importorskip("gunicorn")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.security
 
 START_SECONDS = 60.0
 QUIET_SECONDS = 10.0
