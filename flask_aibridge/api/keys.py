@@ -187,7 +187,7 @@ def _page(keys: Sequence[APIKey], limit: int, cursor: str | None) -> tuple[Seque
         places = (place for place, key in enumerate(keys, 1) if key.id == cursor)
         start = next(places, 0)
         if not start:
-            raise ValidationError("It is not that of a page with these filters.", "cursor")
+            raise ValidationError({"cursor": ["It is not that of a page with these filters."]})
     page = keys[start : start + limit]
     return page, page[-1].id if start + limit < len(keys) else None
 

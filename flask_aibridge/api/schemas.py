@@ -121,7 +121,10 @@ class UsageQuery(InitiatorQuery):
 
     group_by = Groups(
         load_default=("day",),
-        metadata={"description": f"Some of {', '.join(get_args(Grouping))}, with commas between."},
+        metadata={
+            "description": f"Some of {', '.join(get_args(Grouping))}, with commas between.",
+            "default": "day",
+        },
     )
     since = _Time("From the first hour that does not begin before; 30 days before 'until' unless given.")
     until = _Time("Up to the hour that begins before; now unless given.")

@@ -142,7 +142,7 @@ ANSWERS = {
         nested("[", "]", depth=900), nested("[", "]", depth=900)
     ),
     "long numbers": f'{{"usage": {{"input_tokens": {LONG_NUMBER}, "prompt_tokens": 1e999, "output_tokens": -1}}}}',
-    "wrong types": '{"usage": 5, "content": {"a": 1}, "choices": [5, null, {"message": []}], "output": [[], 1], "id": []}',
+    "wrong types": '{"usage": 5, "content": {"a": 1}, "choices": [5, {"message": []}], "output": [[], 1], "id": []}',
     "nothing": "",
 }
 
