@@ -52,7 +52,9 @@ def no_leaks() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what other environments run: the whole of ``tox`` has to be done in the time of a cup of coffee."""
-    left_out = {} if EVERYTHING else {name: f"in the environment `{name}`" for name in ("servers", "security")}
+    left_out = (
+        {} if EVERYTHING else {name: f"in the environment `{name}`" for name in ("servers", "security")}
+    )
     if ENVIRONMENT in BRIEF:
         left_out["slow"] = "slow: on the oldest and the newest Python"
     for item in items:

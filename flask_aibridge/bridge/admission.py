@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from flask_aibridge.bridge.caller import IN_PROCESS, source_of
 from flask_aibridge.bridge.client import client_of, session_of
 from flask_aibridge.bridge.credentials import planned
+from flask_aibridge.bridge.headers import holds_a_key
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.lineage import correlating_tool_call
 from flask_aibridge.bridge.providers.base import Provider
@@ -138,6 +139,7 @@ def describe(
     """The start of an interception whose route and model are known; ``document`` is the request's body."""
     kind, hint = planned(environ, provider, Lane(interception.route, interception.model))
     interception.planned_hint = interception.key_hint = hint
+    agent, session = environ.get("HTTP_USER_AGENT", ""), session_of(environ, document)
     return InterceptionStart(
         id=interception.id,
         initiator=APPLICATION if IN_PROCESS in environ else None,
@@ -146,9 +148,9 @@ def describe(
         route=interception.route,
         model=interception.model,
         client=client_of(environ),
-        session_id=session_of(environ, document),
         correlating_tool_call_id=correlating_tool_call(document),
-        user_agent=environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT] or None,
+        session_id=None if session and holds_a_key(session) else session,
+        user_agent=None if holds_a_key(agent) else agent[:MAX_USER_AGENT] or None,
         source=source_of(environ),
         in_process=IN_PROCESS in environ,
         credential_kind=kind,

@@ -113,7 +113,7 @@ def request_headers(environ: Mapping[str, Any], *, plain_answer: bool) -> dict[s
     for key, value in environ.items():
         if key.startswith("HTTP_"):
             name = key[5:].replace("_", "-").title()
-            if _passes_on(name.lower()) and name.lower() not in dropped and not _holds_a_key(value):
+            if _passes_on(name.lower()) and name.lower() not in dropped and not holds_a_key(value):
                 headers[name] = value
     if environ.get("CONTENT_TYPE"):
         headers["Content-Type"] = environ["CONTENT_TYPE"]
@@ -177,8 +177,8 @@ def _is_of_a_family(name: str) -> bool:
     return name.lower().startswith(_FAMILIES_OF_A_RESPONSE)
 
 
-def _holds_a_key(value: str) -> bool:
-    """Tell whether somebody has put a key of this gateway into a header that is none for keys."""
+def holds_a_key(value: str) -> bool:
+    """Tell whether somebody has put a key of this gateway into a header that is not for keys."""
     return "aib_" in value and _GATEWAY_KEY.search(value) is not None
 
 
