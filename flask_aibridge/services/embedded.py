@@ -289,7 +289,7 @@ class EmbeddedServer:
         name = f"aibridge-{os.geteuid()}-{sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
         short = Path(tempfile.gettempdir()) / name
         if not _is_for_sockets(short / path.name):
-            short = Path("/tmp") / name  # noqa: S108
+            short = Path("/tmp") / name  # noqa: S108 - of mode 0700 and checked to be ours  # nosec B108
         short.mkdir(mode=0o700, exist_ok=True)
         # Anybody may write to the folder it is in: what has this name must be ours, and no link to somewhere.
         _require_private(short, short.lstat())

@@ -19,7 +19,14 @@ from flask_aibridge.config import ProviderSettings
 from flask_aibridge.observability import InterceptionEnded
 from flask_aibridge.services.interfaces import Credential
 from flask_aibridge.services.storage import Query
-from flask_aibridge.testing import AnswerWith, DropAfter, ErrorAfter, StandInProvider, serve_stand_in
+from flask_aibridge.testing import (
+    AnswerWith,
+    DropAfter,
+    ErrorAfter,
+    Failure,
+    StandInProvider,
+    serve_stand_in,
+)
 from tests.bridge.wsgi import call
 from tests.security.gateways import LICENSE, PREFIX, gateway
 
@@ -75,7 +82,8 @@ class Trial:
     def run(self) -> None:
         """Ask both wire formats, well and ill; administer; read back; show objects."""
         quoted = {"error": {"type": "invalid_request_error", "message": f"too long: {self.marks['prompt']}"}}
-        failures = [None] * 6 + [
+        failures: list[Failure | None] = [
+            *([None] * 6),
             AnswerWith(400, {"type": "error", **quoted}),
             AnswerWith(
                 429, {"error": {"message": self.marks["provider's sentence"], "type": None, "code": "x"}}

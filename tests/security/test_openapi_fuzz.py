@@ -50,7 +50,7 @@ def app() -> Iterator[Flask]:
         yield app
 
 
-@schema.parametrize()
+@schema.parametrize()  # type: ignore[untyped-decorator]
 @settings(max_examples=EXAMPLES, phases=PHASES, suppress_health_check=list(HealthCheck))
 def test_a_route_keeps_its_word(app: Flask, caplog: pytest.LogCaptureFixture, case: Any) -> None:
     """No failure inside, an answer of the form that the document promises, problems for everything else; and no

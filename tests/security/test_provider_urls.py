@@ -36,7 +36,7 @@ class Gone(urllib3.PoolManager):
         super().__init__()
         self.sent: list[tuple[str, str | None, Any]] = []
 
-    def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> Any:
+    def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> Any:  # type: ignore[override]
         parsed = urllib3.util.parse_url(url)
         self.sent.append((url, parsed.netloc, {"redirect": redirect, **options}))
         raise urllib3.exceptions.HTTPError("nothing is sent")

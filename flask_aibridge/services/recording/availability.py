@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-_jitter = random.Random()  # noqa: S311 - nothing secret; of its own, since a host may have seeded the shared one
+_jitter = random.Random()  # noqa: S311 - nothing secret; of its own, since a host may have seeded the shared one  # nosec B311
 _log = logging.getLogger("flask_aibridge.services")
 
 FIRST_PAUSE: Final = 0.1
@@ -49,7 +49,7 @@ class Availability:
             now = self._clock()
             if self.away_since is not None and now < self.try_at:
                 return
-            self.try_at = now + self._pause * (1 - _SPREAD * random.random())  # noqa: S311 - nothing secret
+            self.try_at = now + self._pause * (1 - _SPREAD * _jitter.random())
             self._pause = min(2 * self._pause, MAX_PAUSE)
             if self.away_since is None:
                 self.away_since = datetime.now(UTC)

@@ -27,7 +27,7 @@ from flask_aibridge.services.records import STOPPED, InterceptionEnd, Record, st
 from flask_aibridge.services.spool.spool import Spool
 from flask_aibridge.services.storage import LEASE_SECONDS
 
-_jitter = random.Random()  # noqa: S311 - nothing secret; of its own, since a host may have seeded the shared one
+_jitter = random.Random()  # noqa: S311 - nothing secret; of its own, since a host may have seeded the shared one  # nosec B311
 _log = logging.getLogger("flask_aibridge.services")
 
 THREAD_NAME: Final = "flask-aibridge recording"

@@ -28,7 +28,7 @@ from flask_aibridge.services.redis.wires import (
     open_wire,
 )
 
-_jitter = random.Random()  # noqa: S311 - nothing secret
+_jitter = random.Random()  # noqa: S311 - nothing secret  # nosec B311
 """Of its own: a host that seeds ``random`` is not to be disturbed."""
 
 _log = logging.getLogger(__name__)
