@@ -281,7 +281,7 @@ def found(trial: Trial, name: str, places: tuple[str, ...]) -> list[str]:
 @pytest.mark.parametrize("name", MARKED)
 def test_a_secret_is_nowhere(trial: Trial, name: str) -> None:
     """Not in an answer, a log at DEBUG, a record, or a repr; and no key but the provider's own goes to it."""
-    upstream = () if name == "provider key" else ("upstream",)
+    upstream = () if name in ("provider key", "second provider key") else ("upstream",)
     assert found(trial, name, ("answers", "log", "records", "reprs", *upstream)) == []
 
 
@@ -325,7 +325,6 @@ HEADERS = [
         "X-Title",
         "Helicone-Auth",
         "Anthropic-Beta",
-        "X-AIBridge-Token",
         "X-Stainless-Lang",
         "Referer",
         "Origin",
@@ -350,6 +349,24 @@ def test_a_gateway_key_does_not_reach_the_provider(header: str, form: str) -> No
     assert "S" * 43 not in repr(dict(received.headers))
     assert received.headers["authorization"] == "Bearer sk-provider"
     assert "S" * 43 not in repr(hook.records)
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-Api-Key", "X-Custom", "Cookie"])
+@pytest.mark.parametrize("form", ["{}", "Bearer {}", "sk-own, {}"])
+def test_a_gateway_key_is_no_key_of_ones_own(header: str, form: str) -> None:
+    """Nor does it reach the provider of somebody who brings a key, where the key is meant to be or beside it."""
+    key, own = "aib_alice0000000_" + "S" * 43, "sk-own-key-of-alice"
+    with serve_stand_in() as served:
+        settings = ProviderSettings("p", "openai", f"{served.base_url}/v1", ("sk-provider",))
+        bridge = Bridge([settings], api_keys={"alice": key}, hooks=[], options=BridgeOptions(allow_byok=True))
+        sent = {"X-AIBridge-Token": key, "Authorization": f"Bearer {own}", header: form.format(key)}
+        status = call(bridge, "GET", "/p/v1/models", headers=sent).status
+        bridge.close()
+    received = [dict(each.headers) for each in served.stand_in.requests]
+    assert "S" * 43 not in repr(received)
+    assert (status, len(received)) in ((200, 1), (401, 0))
+    if header != "Authorization":
+        assert received[0]["authorization"] == f"Bearer {own}"
 
 
 class Hook:

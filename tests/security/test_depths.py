@@ -184,6 +184,25 @@ def test_a_bomb_of_a_provider_is_not_unpacked(
     assert failures() == []
 
 
+@pytest.mark.parametrize(
+    "encoding", ["gzip", "gzip, gzip", "gzip, gzip, gzip", "gzip, identity, gzip", "nothing"]
+)
+@pytest.mark.parametrize("path", [ROUTES["messages"], ROUTES["count_tokens"]])
+def test_a_bomb_of_a_client_is_not_unpacked(
+    opened: Open, failures: Callable[[], list[str]], path: str, encoding: str
+) -> None:
+    """Its beginning is, up to the limit of a body; it does not reach the provider."""
+    before = len(opened.provider.requests)
+    data = gzip.compress(b" " * BOMB, 1)
+    for _ in range(encoding.count("gzip") - 1):
+        data = gzip.compress(data)
+    headers = {"X-Api-Key": KEY, "Content-Encoding": encoding}
+    answer = opened.client.post(PREFIX + path, data=data, content_type="application/json", headers=headers)
+    assert answer.status_code in (413, 415)
+    assert len(opened.provider.requests) == before
+    assert failures() == []
+
+
 MANAGEMENT = {
     "POST": ["/keys", f"/keys/{'a' * 12}/rotate"],
     "PUT": ["/providers/x", "/mcp/servers/x", "/mcp/servers/x/tokens/y"],
