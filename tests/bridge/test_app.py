@@ -450,7 +450,7 @@ def answering(head: bytes, body: bytes) -> Callable[[Peer], None]:
         (JSON_HEAD, b'{"usage": {"input_tokens": 3}}' + b" " * 2**21, 200, TokenUsage(3), "completed"),
         (
             JSON_HEAD + b"Content-Encoding: gzip\r\n",
-            gzip.compress(b'{"usage": {"input_tokens": 3}}'),
+            gzip.compress(b'{"usage": {"input_tokens": 3}}', mtime=0),
             200,
             TokenUsage(3),
             "completed",

@@ -62,7 +62,7 @@ def test_a_genuine_licence_is_read() -> None:
     assert read(TOKEN).jti == "l-1"
 
 
-@pytest.mark.parametrize("begins", [1_000_000_000, NOW + 200 * 24 * 3600])
+@pytest.mark.parametrize("begins", [1_000_000_000, NOW + 200 * 24 * 3600], ids=["long ago", "later"])
 def test_the_time_of_a_licence_is_not_judged(begins: int) -> None:
     """One that is over and one that is to come are genuine all the same."""
     assert read(issue_license(KEY, nbf=begins)).nbf == begins
