@@ -80,6 +80,8 @@ forget speak of the provider's host and would be taken for the bridge's; the WSG
 front of the application (nginx, Apache, lighttpd, H2O) obey the ``X-Sendfile`` kind, and ``X-Accel-…``: with a file of
 theirs, or another URL, in place of the answer."""
 
+_NOT_FOR_THE_CALLER = HOP_BY_HOP | CREDENTIALS | _OWN_OF_A_RESPONSE
+
 _FAMILIES_OF_A_RESPONSE = ("x-accel-", "access-control-")
 """Who may read an answer across origins is for the application to say, not for the provider."""
 
@@ -136,12 +138,7 @@ def actor_headers(user: str | None) -> dict[str, str]:
 def response_headers(headers: Iterable[tuple[str, str]], status: int) -> list[tuple[str, str]]:
     """Return what goes back to the caller of the provider's headers, fit for WSGI."""
     pairs = list(headers)
-    dropped = (
-        HOP_BY_HOP
-        | _OWN_OF_A_RESPONSE
-        | CREDENTIALS
-        | _named_in(",".join(v for k, v in pairs if k.lower() == "connection"))
-    )
+    dropped = _NOT_FOR_THE_CALLER | _named_in(",".join(v for k, v in pairs if k.lower() == "connection"))
     if status in (204, 304):
         dropped |= {"content-type", "content-length"}
     if not _length_holds(pairs):
@@ -149,7 +146,9 @@ def response_headers(headers: Iterable[tuple[str, str]], status: int) -> list[tu
     kept = [
         (name, value)
         for name, value in pairs
-        if name.lower() not in dropped and _fit(name, value) and not _is_of_a_family(name)
+        if (lower := name.lower()) not in dropped
+        and not lower.startswith(_FAMILIES_OF_A_RESPONSE)
+        and _fit(name, value)
     ]
     if status not in (204, 304) and not any(name.lower() == "content-type" for name, _ in kept):
         # RFC 9110 section 8.3: what has no media type may be taken for octets. WSGI servers want one.
@@ -171,10 +170,6 @@ def _passes_on(name: str) -> bool:
     if name in _OWN_OF_A_REQUEST or name in _ABOUT_THE_CALLER:
         return False
     return not name.startswith(("x-forwarded-", "x-aibridge-", *_CREDENTIAL_FAMILIES))
-
-
-def _is_of_a_family(name: str) -> bool:
-    return name.lower().startswith(_FAMILIES_OF_A_RESPONSE)
 
 
 def holds_a_key(value: str) -> bool:
