@@ -137,11 +137,12 @@ class _Redacted(Answer):
 
     def __init__(self, answer: Answer, redactor: Redactor) -> None:
         self.status, self.reason, self.headers = answer.status, answer.reason, answer.headers
+        self.patient = answer.patient
         self._answer = answer
         self._redactor = redactor
 
-    def read(self) -> bytes:
-        while data := self._answer.read():
+    def read(self, patience: float | None = None) -> bytes:
+        while data := self._answer.read(patience):
             if passing := self._redactor.feed(data):
                 return passing
         return self._redactor.finish()

@@ -32,6 +32,7 @@ from flask_aibridge.services.records import (
 )
 from flask_aibridge.testing import AnswerWith, DropAfter, ErrorAfter, Served, StandInProvider, serve_stand_in
 from tests.bridge.conftest import RecordingHook
+from tests.bridge.upstreams import SSE_HEAD, Peer, ScriptedUpstream, chunk
 from tests.bridge.wsgi import FakeCancellation, Reply, call
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -436,9 +437,17 @@ def test_a_provider_that_cannot_be_reached_ends_the_record(host: ScriptedHost, r
 
 def test_a_caller_who_leaves_ends_the_record(recorded: Bridge, host: ScriptedHost) -> None:
     """Closing the body before its end is the caller's doing."""
-    reply = ask(recorded, body=QUESTION | {"stream": True})
-    next(reply.iterator)
-    reply.close()
+
+    def hold(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(SSE_HEAD + chunk(b"data: 1\n\n"))
+        peer.is_gone()
+
+    with ScriptedUpstream(hold) as server:
+        host.base_url = server.base_url
+        reply = ask(recorded, body=QUESTION | {"stream": True})
+        next(reply.iterator)
+        reply.close()
     assert host.end.status == "client_closed"
 
 

@@ -8,37 +8,15 @@ from collections.abc import Callable
 import pytest
 import urllib3
 
-from flask_aibridge.observability import InterceptionEnded
 from flask_aibridge.testing import DropAfter, Served, StandInProvider, serve_stand_in
 from flask_aibridge.transport import Source, TransportFactory, WSGIPoolManager
-from tests.bridge.conftest import MakeBridge, RecordingHook
+from tests.bridge.conftest import MakeBridge, WaitingHook
 from tests.bridge.upstreams import SSE_HEAD, Peer, ScriptedUpstream, chunk
 from tests.bridge.wsgi import DEADLINE
 
 Connect = Callable[[str], WSGIPoolManager]
 URL = "https://api.openai.com/v1/chat/completions"
 QUESTION = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
-
-
-class WaitingHook(RecordingHook):
-    """Tells when there is a record: the worker thread writes it after the caller has its answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told = threading.Event()
-
-    def interception_ended(self, record: InterceptionEnded) -> None:
-        super().interception_ended(record)
-        self.told.set()
-
-    def outcome(self) -> str:
-        assert self.told.wait(DEADLINE)
-        return self.record.outcome
-
-
-@pytest.fixture
-def waiting() -> WaitingHook:
-    return WaitingHook()
 
 
 @pytest.fixture
@@ -57,7 +35,7 @@ def test_an_sdks_own_url_reaches_the_bridge(
     response = connect(stand_in.base_url).request("POST", URL, json=QUESTION)
     assert response.status == 200
     assert response.data.endswith(b"data: [DONE]\n\n")
-    assert waiting.outcome() == "completed"
+    assert waiting.ended().outcome == "completed"
     record = waiting.record
     assert (record.in_process, record.source, record.key_id, record.user) == (True, "agents", "k1", None)
     assert response.headers["X-AIBridge-Interception-Id"] == record.interception_id
@@ -74,7 +52,7 @@ def test_a_stream_that_breaks_off_is_an_incomplete_read(connect: Connect, waitin
             received.extend(response.stream())
         response.close()
     assert b"".join(received).count(b"data: ") == 3
-    assert waiting.outcome() == "upstream_truncated"
+    assert waiting.ended().outcome == "upstream_truncated"
 
 
 def test_closing_the_response_stops_the_provider(connect: Connect, waiting: WaitingHook) -> None:
@@ -93,7 +71,7 @@ def test_closing_the_response_stops_the_provider(connect: Connect, waiting: Wait
         assert response.read1() == b"data: 1\n\n"
         response.close()
         assert gone.wait(DEADLINE)
-    assert waiting.outcome() == "client_closed"
+    assert waiting.ended().outcome == "client_closed"
 
 
 def test_a_callers_timeout_stops_the_provider(connect: Connect, waiting: WaitingHook) -> None:
@@ -110,4 +88,4 @@ def test_a_callers_timeout_stops_the_provider(connect: Connect, waiting: Waiting
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             manager.request("POST", URL, json=QUESTION, timeout=0.05, retries=False)
         assert gone.wait(DEADLINE)
-    assert waiting.outcome() == "client_closed"
+    assert waiting.ended().outcome == "client_closed"

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import urllib3
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from flask_aibridge.bridge.upstream import (
     Answer,
@@ -26,6 +20,7 @@ from flask_aibridge.bridge.upstream import (
     UpstreamCancelled,
     UpstreamFailure,
     UpstreamPool,
+    UpstreamSilent,
     UpstreamTimeout,
 )
 from tests.bridge.upstreams import JSON_HEAD, SSE_HEAD, Peer, ScriptedUpstream, chunk
@@ -340,24 +335,6 @@ def test_cancellation_in_the_middle_of_a_body(upstream: Upstream, script: Callab
         thread.join(DEADLINE)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with a throw-away key and a certificate for 127.0.0.1 that it signed itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    signed = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    path.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
 @pytest.mark.parametrize("script", [hold, hold_after_first, hold_after_first_without_length])
 def test_cancellation_over_tls(script: Callable[[Peer], None], certificate: Path, no_leaks: None) -> None:
     """A socket under encryption can be stopped like any other, before the head and after it."""
@@ -385,6 +362,74 @@ def test_cancellation_over_tls(script: Callable[[Peer], None], certificate: Path
     upstream.close()
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_patient_reader(encrypted: bool, certificate: Path, no_leaks: None) -> None:
+    """Is told of each silence, gets every byte after it, and leaves a connection that can be used again."""
+    heard = threading.Semaphore(0)
+    whole = b"".join((SSE_HEAD, chunk(b"data: 1\n\n"), chunk(b"data: 2\n\n"), chunk(b"")))
+
+    def script(peer: Peer) -> None:
+        while peer.read_request():
+            peer.send(SSE_HEAD)
+            for start in range(len(SSE_HEAD), len(whole), 3):
+                assert heard.acquire(timeout=DEADLINE)
+                peer.send(whole[start : start + 3])
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    upstream = Upstream(UpstreamPool(ca_certs=str(certificate)))
+    with ScriptedUpstream(script, tls if encrypted else None) as server:
+        for _ in range(2):
+            answer = send(upstream, server)
+            assert answer.patient
+            body, data = b"", b"."
+            while data:
+                try:
+                    data = answer.read(0.002)
+                except UpstreamSilent:
+                    heard.release()
+                else:
+                    body += data
+            assert body == b"data: 1\n\ndata: 2\n\n"
+            answer.close()
+            while heard.acquire(blocking=False):
+                pass
+        assert len(server.peers) == 1
+        upstream.close()
+
+
+def test_patience_has_an_end(no_leaks: None) -> None:
+    """The read timeout of the pool bounds the sum of all silences."""
+    upstream = Upstream(UpstreamPool(read_timeout=0.05))
+    with ScriptedUpstream(hold_after_first) as server:
+        answer = send(upstream, server)
+        assert answer.read(0.02) == b"data: 1\n\n"
+        for _ in range(2):
+            with pytest.raises(UpstreamSilent):
+                answer.read(0.02)
+        with pytest.raises(UpstreamTimeout):
+            answer.read(0.02)
+        answer.close()
+    upstream.close()
+
+
+@pytest.mark.parametrize("script", [hold_after_first, hold_after_first_without_length])
+def test_a_patient_reader_is_stopped_like_any_other(
+    upstream: Upstream, script: Callable[[Peer], None]
+) -> None:
+    """Between two waits, also on a connection that is not to be used again."""
+    with ScriptedUpstream(script) as server:
+        cancellation = FakeCancellation()
+        answer = send(upstream, server, cancellation)
+        assert answer.read(0.001) == b"data: 1\n\n"
+        with pytest.raises(UpstreamSilent):
+            answer.read(0.001)
+        cancellation.cancel()
+        with pytest.raises(UpstreamCancelled):
+            answer.read(DEADLINE)
+        answer.close()
+
+
 def test_a_certificate_that_nobody_vouches_for(upstream: Upstream, certificate: Path) -> None:
     """The key is not shown to such a server."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -410,6 +455,7 @@ def test_any_pool_will_do() -> None:
     with ScriptedUpstream(hold_after_first) as server:
         cancellation = FakeCancellation()
         answer = send(upstream, server, cancellation)
+        assert not answer.patient
         assert answer.read() == b"data: 1\n\n"
         cancellation.cancel()
         with pytest.raises(UpstreamCancelled):
