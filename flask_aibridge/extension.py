@@ -321,6 +321,8 @@ def _options(settings: Settings) -> BridgeOptions:
         allow_byok=settings.allow_byok,
         actor_headers=settings.actor_headers,
         circuit_breaker=settings.circuit_breaker,
+        max_public=settings.max_concurrency,
+        max_in_process=settings.max_in_process,
     )
 
 

@@ -447,6 +447,8 @@ class TestServices:
             ("AIBRIDGE_RETENTION_DAYS", 0, "retention_days"),
             ("AIBRIDGE_CONTENT_RETENTION_DAYS", 7, "content_retention_days"),
             ("AIBRIDGE_SPOOL_BYTES", 2**20, "spool_bytes"),
+            ("AIBRIDGE_MAX_CONCURRENCY", 1, "max_concurrency"),
+            ("AIBRIDGE_MAX_IN_PROCESS", 50, "max_in_process"),
         ],
     )
     def test_good(self, key: str, value: Any, name: str) -> None:
@@ -510,6 +512,10 @@ class TestServices:
             ("AIBRIDGE_SPOOL_BYTES", 2**20 - 1, "1048576|1,048,576|1 MiB"),
             ("AIBRIDGE_SPOOL_BYTES", "64MB", "1048576|1,048,576|1 MiB"),
             ("AIBRIDGE_SPOOL_BYTES", None, "1048576|1,048,576|1 MiB"),
+            ("AIBRIDGE_MAX_CONCURRENCY", 0, "1 or more"),
+            ("AIBRIDGE_MAX_CONCURRENCY", True, "1 or more"),
+            ("AIBRIDGE_MAX_IN_PROCESS", "100", "1 or more"),
+            ("AIBRIDGE_MAX_IN_PROCESS", None, "1 or more"),
         ],
     )
     def test_a_wrong_value_is_shown_with_what_is_allowed(self, key: str, value: Any, allowed: str) -> None:

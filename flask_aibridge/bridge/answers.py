@@ -10,10 +10,12 @@ from typing import TypeAlias
 from flask_aibridge.bridge.headers import media_type, response_headers
 from flask_aibridge.bridge.intercept.blocking import held_body
 from flask_aibridge.bridge.intercept.decoding import DecodedTurn, decoder_for
-from flask_aibridge.bridge.intercept.streaming import GuardedTurn, StreamedBody
+from flask_aibridge.bridge.intercept.streaming import GuardedTurn, Manner, StreamedBody
 from flask_aibridge.bridge.intercept.turn import BlockingTurn, StreamingTurn, Turn, UnreadTurn
 from flask_aibridge.bridge.intercept.wire_format import WireFormat
-from flask_aibridge.bridge.interception import Interception
+from flask_aibridge.bridge.interception import INTERRUPTED, Interception
+from flask_aibridge.bridge.occupancy import refusal_while_draining
+from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.request import Refused
 from flask_aibridge.bridge.upstream import (
@@ -27,6 +29,9 @@ from flask_aibridge.observability.hooks import Outcome
 
 _SSE = "text/event-stream"
 
+_PLAIN = ("", "identity")
+"""Content codings that leave the bytes as they are."""
+
 _BODILESS = (204, 304)
 
 _CLIENT_CLOSED = 499
@@ -36,7 +41,9 @@ Response: TypeAlias = tuple[str, list[tuple[str, str]], Iterable[bytes]]
 """Status line, headers, body."""
 
 
-def relay(answer: Answer, wire_format: WireFormat | None, interception: Interception) -> Response:
+def relay(
+    answer: Answer, wire_format: WireFormat | None, interception: Interception, options: BridgeOptions
+) -> Response:
     """Hand the provider's answer on, and follow it, as ``wire_format`` has followed the request."""
     if answer.status < 200:
         raise UpstreamFailure(f"the provider answered with the interim status {answer.status}")
@@ -44,14 +51,36 @@ def relay(answer: Answer, wire_format: WireFormat | None, interception: Intercep
     interception.request_id = _header(answer, "request-id") or _header(answer, "x-request-id") or None
     headers = response_headers(answer.headers, answer.status)
     kind, encoding = media_type(headers), _header(answer, "content-encoding").strip().lower()
-    turn = GuardedTurn(turn_for(answer.status, kind, encoding, wire_format), interception.id)
+    read = turn_for(answer.status, kind, encoding, wire_format)
+    turn = GuardedTurn(read, interception.id)
     if kind == "application/json" or kind.endswith("+json"):
         return _status_line(answer), headers, held_body(answer, turn, interception)
-    if kind == _SSE:
-        headers.append(("X-Accel-Buffering", "no"))  # nginx would collect a stream before it passes it on
-        if wire_format is not None and wire_format.withholder() is not None:
-            headers = [each for each in headers if each[0].lower() != "content-length"]
-    return _status_line(answer), headers, StreamedBody(answer, turn, interception)
+    if kind != _SSE:
+        return _status_line(answer), headers, StreamedBody(answer, turn, interception)
+    headers = _stream_headers(headers, wire_format)
+    manner = Manner() if isinstance(read, UnreadTurn) else _manner(headers, encoding, wire_format, options)
+    return _status_line(answer), headers, StreamedBody(answer, turn, interception, manner=manner)
+
+
+def _stream_headers(headers: list[tuple[str, str]], wire_format: WireFormat | None) -> list[tuple[str, str]]:
+    """Have nobody between the bridge and the caller keep the stream, or collect it before it is passed on."""
+    dropped = {"x-accel-buffering"}
+    if wire_format is not None and wire_format.withholder() is not None:
+        dropped.add("content-length")
+    kept = [each for each in headers if each[0].lower() not in dropped]
+    kept.append(("X-Accel-Buffering", "no"))
+    if not any(name.lower() == "cache-control" for name, _ in kept):
+        kept.append(("Cache-Control", "no-cache"))
+    return kept
+
+
+def _manner(
+    headers: list[tuple[str, str]], encoding: str, wire_format: WireFormat | None, options: BridgeOptions
+) -> Manner:
+    """How a followed stream goes on. Nothing can be said within one that is compressed, or whose length is told."""
+    plain = encoding in _PLAIN and not any(name.lower() == "content-length" for name, _ in headers)
+    drain = options.drain_seconds if options.on_disconnect == "drain" else None
+    return Manner(wire_format if plain else None, options.ping_seconds, drain)
 
 
 def turn_for(status: int, kind: str, encoding: str, wire_format: WireFormat | None) -> Turn:
@@ -60,7 +89,7 @@ def turn_for(status: int, kind: str, encoding: str, wire_format: WireFormat | No
     if wire_format is None or status in _BODILESS:
         return UnreadTurn(wire_format)
     turn = StreamingTurn(wire_format) if kind == _SSE else BlockingTurn(wire_format)
-    if encoding in ("", "identity"):
+    if encoding in _PLAIN:
         return turn
     decoder = decoder_for(encoding)
     return UnreadTurn(wire_format) if decoder is None else DecodedTurn(turn, decoder)
@@ -71,7 +100,9 @@ def _header(answer: Answer, wanted: str) -> str:
 
 
 def failed(interception: Interception, provider: Provider | None, failure: UpstreamFailure) -> Response:
-    """Say that the provider gave no whole answer."""
+    """Say that the provider gave no whole answer, or was not waited for."""
+    if interception.interrupted:
+        return refusal(interception, provider, refusal_while_draining(INTERRUPTED), "interrupted")
     if isinstance(failure, UpstreamCancelled):
         refused = Refused(_CLIENT_CLOSED, "The caller closed the request.")
         return refusal(interception, provider, refused, "client_closed")

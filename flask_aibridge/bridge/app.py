@@ -16,6 +16,7 @@ from flask_aibridge.bridge.guarding import guarded
 from flask_aibridge.bridge.headers import actor_headers, request_headers
 from flask_aibridge.bridge.intercept.streaming import StreamedBody
 from flask_aibridge.bridge.interception import Interception
+from flask_aibridge.bridge.occupancy import Occupancy
 from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.providers.circuits import Circuits
@@ -73,22 +74,50 @@ class Bridge:
         self._options = options or BridgeOptions()
         breaker = self._options.circuit_breaker
         self._circuits = None if breaker is None else Circuits(breaker)
+        self._occupancy = Occupancy(self._options.max_public, self._options.max_in_process)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         interception = Interception(self._hooks, environ, credential_of(environ), self._host.record)
-        status, headers, body = self._respond(environ, interception)
+        body: Iterable[bytes] = ()
         try:
+            status, headers, body = self._respond(environ, interception)
             start_response(status, [*headers, (INTERCEPTION_ID, interception.id)])
         except BaseException:
             if isinstance(body, StreamedBody):
                 body.close()
             raise
+        finally:
+            if interception.exchange is not None and not isinstance(body, StreamedBody):
+                interception.exchange.leave()
         # RFC 9110 section 9.3.2: an answer to HEAD has no body, and not every WSGI server sees to that.
         return [] if environ["REQUEST_METHOD"] == "HEAD" and isinstance(body, list) else body
 
+    @property
+    def running(self) -> int:
+        """How many requests are under way in this process, answers included that are read on for callers who have
+        left."""
+        return self._occupancy.running
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused in this process, since ``drain`` was called."""
+        return self._occupancy.draining
+
+    def drain(self, timeout: float) -> bool:
+        """Refuse new requests from now on, and wait for those under way. Returns whether all of them ended by
+        themselves.
+
+        After ``timeout`` seconds the rest is ended: streams with an error event in the provider's form, requests that
+        wait for a provider with 503. A stream whose reader does not read ends with its next step. This concerns the
+        process that calls it, and no child that it forks.
+        """
+        return self._occupancy.drain(timeout)
+
     def close(self) -> None:
-        """Close the idle connections to the providers. The bridge can be used again."""
+        """Close the idle connections to the providers, and those that are read on for callers who have left. The
+        bridge can be used again."""
+        self._occupancy.end_detached()
         self._upstream.close()
 
     def _respond(self, environ: WSGIEnvironment, interception: Interception) -> Response:
@@ -97,6 +126,7 @@ class Bridge:
         request = Asked(environ, interception)
         try:
             request.find(self._known(None))
+            interception.exchange = self._occupancy.enter(cancellation_of(environ))
             admission = self._admit(request)
             return self._forward(request, admission)
         except KeysExhausted as exhausted:
@@ -145,7 +175,7 @@ class Bridge:
         body = request.body()
         if wire_format is not None:
             body = wire_format.edit_request(body)
-        method, cancellation = environ["REQUEST_METHOD"], cancellation_of(environ)
+        method, cancellation = environ["REQUEST_METHOD"], interception.exchange
         lane = Lane(route.path, interception.model)
 
         def send(headers: Mapping[str, str]) -> Answer:
@@ -157,7 +187,7 @@ class Bridge:
             else:
                 answer = ask(send, provider, headers, lane, interception)
             try:
-                return relay(answer, wire_format, interception)
+                return relay(answer, wire_format, interception, self._options)
             except BaseException:
                 answer.close()
                 raise

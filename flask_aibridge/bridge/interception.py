@@ -22,6 +22,7 @@ from flask_aibridge.bridge.intercept.vocabulary import (
     ToolCall,
     Usage,
 )
+from flask_aibridge.bridge.occupancy import Exchange
 from flask_aibridge.observability.hooks import Hook, InterceptionEnded, Outcome, TokenUsage
 from flask_aibridge.services import records
 from flask_aibridge.services.interfaces import Authorization, Credential
@@ -39,6 +40,8 @@ MAX_RECORDS = 200
 
 MAX_REQUEST_ID = 128
 """Characters of the provider's id of a request that are recorded; real ones have fewer than 50."""
+
+INTERRUPTED = "the bridge was shutting down"
 
 
 class Interception:
@@ -66,6 +69,7 @@ class Interception:
         self.key_hint: str | None = None
         self.status = 500
         self.ended = False
+        self.exchange: Exchange | None = None
         self._hooks = hooks
         self._take_record = record
         self.recorded = False
@@ -96,6 +100,17 @@ class Interception:
         if authorization is not None:
             key_id, user = authorization.key_id or key_id, authorization.user
         self.caller = Caller(self.caller.in_process, self.caller.source, key_id, user)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it is the bridge that ends it, and not a caller who has left already."""
+        exchange = self.exchange
+        return exchange is not None and exchange.interrupted and not exchange.left
+
+    @property
+    def over(self) -> bool:
+        """Whether the answer has had its last word, good or bad."""
+        return self.ended or self._failure is not None
 
     @property
     def request_id(self) -> str | None:
@@ -139,10 +154,12 @@ class Interception:
             self.finish("upstream_truncated", "the answer ended without its last word")
 
     def finish_early(self) -> None:
-        """Finish because the caller has left. Leaving after the answer's own last word is no more than its
-        end."""
-        if self.ended or self._failure is not None:
+        """Finish because the caller has left, or the bridge has stopped the exchange. Either is no more than its end
+        after the answer's own last word."""
+        if self.over:
             self.finish_at_end()
+        elif self.interrupted:
+            self.finish("interrupted", INTERRUPTED)
         else:
             self.finish("client_closed")
 

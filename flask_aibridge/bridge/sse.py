@@ -7,13 +7,24 @@ that ends no event is put aside without being joined to what came before it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 """The largest event that is parsed. A provider that never sends a blank line must not fill the memory; 8 MiB
 is above what the APIs send in one event (a base64 image of an image tool is the largest)."""
 
 _BOM = b"\xef\xbb\xbf"
+
+_BLANK_LINE: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))\Z")
+
+LONGEST_END: Final = 4
+"""Bytes that a blank line has at most, with the end of the line before it."""
+
+
+def ends_event(tail: bytes) -> bool:
+    """Tell whether a stream that has come to ``tail``, its last bytes, stands between two events."""
+    return _BLANK_LINE.search(tail, max(len(tail) - LONGEST_END, 0)) is not None
 
 
 class Event(NamedTuple):

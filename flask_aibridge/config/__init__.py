@@ -55,7 +55,12 @@ force.
     ``{id: {"url": "https://…", "tool_allow_regex": "…", "tool_deny_regex": "…"}}``, with no patterns as default.
 ``AIBRIDGE_ON_DISCONNECT``
     What becomes of an answer whose caller has left: ``"cancel"`` (default) hangs up on the provider at once,
-    ``"drain"`` reads on to the final token counts, for a bounded time.
+    ``"drain"`` reads on to the final token counts, for at most 30 seconds, and for 32 answers of a process at a time.
+``AIBRIDGE_MAX_CONCURRENCY``
+    Requests by the public door that the built-in bridge has under way in one process; default 1000, as many connections
+    as a worker of gunicorn takes. More are answered 503, with ``Retry-After``.
+``AIBRIDGE_MAX_IN_PROCESS``
+    The same for the application's own agents; default 1000, as many calls as the in-process transport runs at once.
 ``AIBRIDGE_ALLOW_BYOK``
     Whether callers over HTTP may bring provider credentials of their own, with the gateway's key in
     ``X-AIBridge-Token``; default ``False``.

@@ -28,6 +28,8 @@ from flask_aibridge.config.keys import (
     LICENSE_FILE,
     LICENSE_PUBLIC_KEYS,
     LICENSE_STATUS,
+    MAX_CONCURRENCY,
+    MAX_IN_PROCESS,
     MCP_SERVERS,
     ON_DISCONNECT,
     PROVIDERS,
@@ -71,6 +73,8 @@ class Settings:
     secret_keys: tuple[str, ...] = field(default=(), repr=False)
     mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     on_disconnect: Literal["cancel", "drain"] = "cancel"
+    max_concurrency: int = 1000
+    max_in_process: int = 1000
     allow_byok: bool = False
     actor_headers: bool = False
     circuit_breaker: CircuitBreaker | None = None
@@ -109,6 +113,8 @@ def read_settings(
         secret_keys=values.secret_keys(config[SECRET_KEY]),
         mcp_servers=values.mcp_servers(config[MCP_SERVERS]),
         on_disconnect=values.on_disconnect(config[ON_DISCONNECT]),
+        max_concurrency=values.concurrency(MAX_CONCURRENCY, config[MAX_CONCURRENCY]),
+        max_in_process=values.concurrency(MAX_IN_PROCESS, config[MAX_IN_PROCESS]),
         allow_byok=values.switch(ALLOW_BYOK, config[ALLOW_BYOK]),
         actor_headers=values.switch(ACTOR_HEADERS, config[ACTOR_HEADERS]),
         circuit_breaker=read_circuit_breaker(config[CIRCUIT_BREAKER]),

@@ -186,6 +186,12 @@ def on_disconnect(value: object) -> Literal["cancel", "drain"]:
     raise wrong(ON_DISCONNECT, value, " or ".join(map(repr, DISCONNECT_MODES)))
 
 
+def concurrency(key: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise wrong(key, value, "a number of requests, 1 or more")
+
+
 def switch(key: str, value: object) -> bool:
     if isinstance(value, bool):
         return value

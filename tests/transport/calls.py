@@ -183,9 +183,10 @@ def unquoted(path: str) -> bytes:
     return urllib.parse.unquote_to_bytes(path)
 
 
-def run_script(script: str, scenario: str) -> None:
-    """Run one scenario of a script beside this file in a process of its own; it must end well, silently and soon."""
-    here = Path(__file__).resolve()
+def run_script(script: str, scenario: str, *arguments: str, beside: str = __file__) -> None:
+    """Run one scenario of a script beside a file, this one by default, in a process of its own; it must end well,
+    silently and soon."""
+    here = Path(beside).resolve()
     installed = Path(flask_aibridge.__file__).resolve().parents[1]
     command = [
         sys.executable,
@@ -196,6 +197,7 @@ def run_script(script: str, scenario: str) -> None:
         "error::ResourceWarning",
         str(here.with_name(script)),
         scenario,
+        *arguments,
     ]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join((str(installed), str(here.parents[2])))}
     environ.pop("PYTHONWARNINGS", None)

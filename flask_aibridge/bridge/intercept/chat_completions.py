@@ -8,6 +8,7 @@ keeps the chunk that comes of it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -95,6 +96,11 @@ class ChatCompletions(WireFormat):
     def read_end(self) -> Iterator[Item]:
         """Take a finish reason for the end: not every server of this format sends ``[DONE]``."""
         return self._end() if self._finish_reason else self.cut()
+
+    def error_event(self, message: str, interception_id: str, last: bytes) -> bytes:
+        """Return a chunk with nothing but an error; ``[DONE]`` does not follow, since nothing is done."""
+        error = {"message": message, "type": "server_error", "param": None, "code": "service_unavailable"}
+        return b"data: %s\n\n" % json.dumps({"error": error}).encode()
 
     def _read(self, document: Document | None, name: str) -> Iterator[Item]:
         if document is None:

@@ -7,6 +7,7 @@ and in one or more ``message_delta`` events whose counts are cumulative; ``messa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ class Messages(WireFormat):
     """One exchange of ``/v1/messages``."""
 
     counting = ANTHROPIC
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
 
     def __init__(self, request: Document | None = None, *, content: bool = True) -> None:
         super().__init__(request, content=content)
@@ -54,6 +56,12 @@ class Messages(WireFormat):
         if name == "message" and b'"text_delta"' in data:
             return ()
         return self._read(parse_document(data) or {}, name)
+
+    def error_event(self, message: str, interception_id: str, last: bytes) -> bytes:
+        """Return an ``error`` event, of the type that says that another attempt may succeed."""
+        error = {"type": "overloaded_error", "message": message}
+        document = {"type": "error", "error": error, "request_id": interception_id}
+        return b"event: error\ndata: %s\n\n" % json.dumps(document).encode()
 
     def _is_content(self, name: str, data: bytes) -> bool:
         """Whether a block's event is part of a tool call or a thought. Texts are relayed unparsed: within a string the

@@ -8,6 +8,7 @@ object, which is complete in the terminal events ``response.completed``, ``respo
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -31,6 +32,8 @@ _READ: Final = re.compile(
 
 _WITH_ID: Final = re.compile(rb'"response"\s*:\s*\{\s*"id"\s*:\s*"([^"\\]{1,256})"')
 """``response.created`` repeats the whole request, instructions and tools; all that is wanted of it stands in front."""
+
+_NUMBER: Final = re.compile(rb'"sequence_number"\s*:\s*(\d{1,18})')
 
 MAX_ITEMS: Final = 1000
 """Output items of one answer that are told apart. Agents' answers have a few dozen."""
@@ -81,6 +84,13 @@ class Responses(WireFormat):
         if name == "message" and _READ.search(data):
             return self._read(parse_document(data) or {}, name)
         return ()
+
+    def error_event(self, message: str, interception_id: str, last: bytes) -> bytes:
+        """Return a bare ``error`` event, numbered after the last one that went out."""
+        numbers = _NUMBER.findall(last)
+        number = int(numbers[-1]) + 1 if numbers else 0
+        error = {"code": "server_error", "message": message, "param": None, "sequence_number": number}
+        return b"event: error\ndata: %s\n\n" % json.dumps({"type": "error"} | error).encode()
 
     def _read_created(self, data: bytes) -> Iterator[Item]:
         found = _WITH_ID.search(data)

@@ -28,6 +28,9 @@ class WireFormat(ABC):
 
     counting: ClassVar[Counting]
 
+    ping: ClassVar[bytes] = b": ping\n\n"
+    """What may stand between two events to show that the connection lives: a comment, which every reader drops."""
+
     def __init__(self, request: Document | None = None, *, content: bool = True) -> None:
         self._content = content
         self._budget = Budget()
@@ -65,6 +68,10 @@ class WireFormat(ABC):
             self._over = True
             yield from self._open_content(whole=False)
             yield from self._account()
+
+    @abstractmethod
+    def error_event(self, message: str, interception_id: str, last: bytes) -> bytes:
+        """Return the event by which this API ends a stream that cannot go on. ``last`` is what was sent before it."""
 
     @abstractmethod
     def _prompt_of(self, request: Document) -> str | None:

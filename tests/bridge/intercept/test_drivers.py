@@ -27,8 +27,11 @@ class FakeAnswer:
     def __init__(self, *pieces: bytes | BaseException) -> None:
         self.pieces = list(pieces)
         self.closed = 0
+        self.patient = True
+        self.patience: float | None = None
 
-    def read(self) -> bytes:
+    def read(self, patience: float | None = None) -> bytes:
+        self.patience = patience
         piece = self.pieces.pop(0) if self.pieces else b""
         if isinstance(piece, BaseException):
             raise piece
