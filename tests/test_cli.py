@@ -243,14 +243,14 @@ def test_a_real_provider_is_used_where_there_is_a_key() -> None:
     assert "sk-1" not in result.output
 
 
-def test_a_provider_that_refuses_is_quoted() -> None:
-    """Everything else is still shown, and the exit status tells."""
+def test_a_provider_that_refuses_the_key_is_said() -> None:
+    """As callers of a gateway are told; everything else is still shown, and the exit status tells."""
     with serve_stand_in(StandInProvider(failures=[AnswerWith(401), AnswerWith(401)])) as served:
         env = {"ANTHROPIC_API_KEY": "sk-1", "ANTHROPIC_BASE_URL": served.base_url}
         result = run("demo", "--once", "--port", "0", env=env)
     assert result.exit_code == 1
     assert_in_order(
-        result.output, ["failed: 401", "ANTHROPIC_API_KEY", "403 license_required", "failed: 401", "5. What"]
+        result.output, ["failed: 502", "ANTHROPIC_API_KEY", "403 license_required", "failed: 502", "5. What"]
     )
 
 

@@ -160,8 +160,8 @@ def _open_files(pid: int) -> list[str]:
 @pytest.mark.parametrize(
     "name", ["with space", "quote\"'", "100%41", "ünïcode", "new\nline", "back\\slash", "a?b#c"]
 )
-def test_any_name_of_a_folder_will_do(tmp_path: Path, name: str) -> None:
-    server = EmbeddedServer(tmp_path / name / "aibridge")
+def test_any_name_of_a_folder_will_do(short_temporary: Path, name: str) -> None:
+    server = EmbeddedServer(short_temporary / name / "aibridge")
     try:
         with _client(server.acquire()) as client:
             assert client.ping()
