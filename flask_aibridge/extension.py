@@ -68,8 +68,7 @@ class AIBridge:
             self.init_app(app)
 
     def init_app(self, app: Flask, wsgi_app: WSGIApplication | None = None) -> None:
-        """Read the config of an app, open its public door and mount its bridge. Nothing connects and nothing
-        starts.
+        """Read the config of an app, open its public door and mount its bridge. Nothing connects or starts.
 
         The config is read here and only here; later changes to it have no effect.
 
@@ -102,6 +101,7 @@ class AIBridge:
                 lambda: state.mounted.wsgi_app,
                 provider_type=provider_types(settings.providers).get,
                 refusal_status=settings.license_status,
+                draining=lambda: state.draining,
             )
         )
         management = Management(
@@ -111,6 +111,7 @@ class AIBridge:
             provider_configurator=state.provider_configurator,
             mcp_configurator=state.mcp_configurator,
             license_holder=state.licenses,
+            readiness=state.readiness,
         )
         # Here, because its schemas bring marshmallow, which reading a licence or carrying a request does without.
         from flask_aibridge.api.frame import make_management_blueprint
@@ -225,6 +226,10 @@ class AIBridge:
         for app in self._apps:
             app.extensions[EXTENSION].licenses.declare(feature)
         return decorate
+
+    def drain(self, timeout: float) -> bool:
+        """Refuse new requests from now on, for a process that is about to end: see :meth:`AppState.drain`."""
+        return self._find()[1].drain(timeout)
 
     @property
     def authorizer(self) -> Authorizer | None:

@@ -41,6 +41,10 @@ GRACE_HEADER: Final = "X-AIBridge-License"
 #: no such limit.
 MAX_WRITTEN: Final = 1024 * 1024
 
+#: Seconds after which a refused client may come again: another process serves it as soon as it connects anew.
+RETRY_AFTER: Final = "1"
+DRAINING: Final = "The AI bridge is restarting; try again."
+
 # RFC 9112, section 4 and RFC 9110, section 5: what a status line, a field name and a field value are made of.
 _STATUS = re.compile(r"[1-9][0-9]{2} [^\x00-\x08\x0a-\x1f\x7f]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -68,6 +72,7 @@ def make_public_door(
     *,
     provider_type: FindType = _TYPES.get,
     refusal_status: int = 403,
+    draining: Callable[[], bool] = lambda: False,
 ) -> Blueprint:
     """The blueprint of one app.
 
@@ -77,6 +82,7 @@ def make_public_door(
     :param mounted: called for each request that the gate lets pass; the bridge, or ``None`` for none.
     :param provider_type: whose error shape a refusal has, by the first segment of the path; it must be quick.
     :param refusal_status: the status of a refusal by the gate.
+    :param draining: whether this process takes no new requests, because it is about to end; it must be quick.
     """
     blueprint = Blueprint(BLUEPRINT, __name__)
 
@@ -87,6 +93,8 @@ def make_public_door(
             return _refused(decision, provider_type(provider), refusal_status)
         if decision.grace:
             _warn_in_response(gate.notice())
+        if draining():
+            return _refused_at_the_end(provider_type(path.lstrip("/").partition("/")[0]))
         bridge = mounted()
         if bridge is None:
             return _answer(404, {"message": "aibridge handler not mounted", "code": "not_mounted"})
@@ -121,6 +129,14 @@ def _refused(decision: Decision, provider_type: str | None, status: int) -> Resp
     document = refusal_document(provider_type, status, decision.message, decision.code)
     response = _answer(status, document)
     response.headers.add(*NO_RETRY)
+    return response
+
+
+def _refused_at_the_end(provider_type: str | None) -> Response:
+    # The server closes the connection, as it does with every one while it stops: PEP 3333 leaves that to it alone.
+    document = refusal_document(provider_type, 503, DRAINING, "draining")
+    response = _answer(503, document)
+    response.headers["Retry-After"] = RETRY_AFTER
     return response
 
 

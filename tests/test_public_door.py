@@ -176,6 +176,31 @@ class TestTheGate:
         assert make_app().test_client().get(PREFIX).headers["Cache-Control"] == "no-store"
 
 
+class TestTheEnd:
+    """Of a process, which takes no new requests then."""
+
+    @pytest.mark.parametrize(
+        ("path", "type_"),
+        [("/anthropic/v1/messages", "api_error"), ("/openai/v1/responses", "server_error"), ("/x", "")],
+    )
+    def test_requests_are_refused_for_now(self, path: str, type_: str) -> None:
+        """In the provider's form; whoever asks again is served by another process."""
+        app = make_app(refuse_to_be_called)
+        assert app.extensions["aibridge"].drain(0) is True
+        response = app.test_client().post(PREFIX + path)
+        assert response.status_code == 503
+        assert response.headers["Retry-After"] == "1"
+        assert "X-Should-Retry" not in response.headers
+        assert response.json is not None
+        assert response.json["code"] == "draining"
+        assert response.json.get("error", {}).get("type", "") == type_
+
+    def test_the_licence_is_asked_first(self) -> None:
+        app = make_app(refuse_to_be_called, token=None)
+        app.extensions["aibridge"].drain(0)
+        assert app.test_client().post(PREFIX).status_code == 403
+
+
 class TestTheGatesWords:
     """In the shape of the provider that the path names, as far as that is known without looking anywhere."""
 

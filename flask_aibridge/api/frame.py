@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["BLUEPRINT", "PARTS", "make_management_blueprint"]
 
 BLUEPRINT: Final = "aibridge_management"
-PARTS: Final = ("interceptions", "sessions", "usage", "keys", "providers", "mcp", "openapi")
+PARTS: Final = ("interceptions", "sessions", "usage", "keys", "providers", "mcp", "openapi", "health")
 """The modules of this package that have routes."""
 
 HOST: Final = "aibridge_host"

@@ -23,6 +23,7 @@ COMMANDS: Final = MappingProxyType(
         "license": "flask_aibridge.cli.license:license_group",
         "mcp": "flask_aibridge.cli.mcp:mcp",
         "provider": "flask_aibridge.cli.providers:provider",
+        "serve": "flask_aibridge.cli.serve:serve",
     }
 )
 

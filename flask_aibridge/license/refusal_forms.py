@@ -45,12 +45,13 @@ def refusal_document(
 
 
 def _anthropic(status: int, message: str, _code: str | None) -> dict[str, Any]:
-    type_ = "billing_error" if status == 402 else "permission_error"
+    type_ = "api_error" if status >= 500 else "billing_error" if status == 402 else "permission_error"
     return {"type": "error", "error": {"type": type_, "message": message}}
 
 
-def _openai(_status: int, message: str, code: str | None) -> dict[str, Any]:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+def _openai(status: int, message: str, code: str | None) -> dict[str, Any]:
+    type_ = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"message": message, "type": type_, "param": None, "code": code}
     return {"error": error}
 
 

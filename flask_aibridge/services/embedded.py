@@ -40,7 +40,7 @@ from urllib.parse import quote
 from flask_aibridge.errors import ConfigError, ServicesUnavailable
 from flask_aibridge.services.embedded_locks import LockFile, locked
 
-__all__ = ["EmbeddedServer", "acquire", "server_binary"]
+__all__ = ["EmbeddedServer", "acquire", "leave_running", "server_binary"]
 
 START_SECONDS: Final = 10.0
 """How long a server may take until it answers at all; it takes some 30 ms."""
@@ -90,6 +90,12 @@ def acquire(instance_path: str | os.PathLike[str]) -> str:
     folder = Path(instance_path).absolute() / "aibridge"
     server = _servers.setdefault(folder, EmbeddedServer(folder))
     return server.acquire()
+
+
+def leave_running() -> list[Path]:
+    """Let go of every server that this process uses and leave it running, for another process that takes it over: their
+    instance folders."""
+    return [folder.parent for folder, server in list(_servers.items()) if server.leave()]
 
 
 def server_binary() -> Path | None:
@@ -147,6 +153,16 @@ class EmbeddedServer:
                 os.kill(pid, signal.SIGTERM)
         users.close()
         server.close()
+
+    def leave(self) -> bool:
+        """Use it no longer and leave it running: whether it was used at all."""
+        users, server = self._users, self._server
+        self._users = self._server = None
+        if users is None or server is None:
+            return False
+        users.close()
+        server.close()
+        return True
 
     # Holding
 

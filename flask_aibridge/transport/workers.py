@@ -12,16 +12,20 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 from .doorbell import Doorbell
 
-__all__ = ["DEFAULT_MAX_CONCURRENCY", "Slots", "Workers", "process_slots", "run"]
+__all__ = ["DEFAULT_MAX_CONCURRENCY", "Slots", "Workers", "close", "process_slots", "run", "running"]
 
 _log = logging.getLogger("flask_aibridge.transport")
+
+THREAD_NAME: Final = "aibridge-"
 
 # Enough for every stream of a busy process; a thread costs some 30 KiB of memory, so this is about 30 MiB.
 DEFAULT_MAX_CONCURRENCY: Final = 1000
@@ -52,6 +56,7 @@ class _Worker:
         while True:
             self._perform()
             if not owner.keeps_idle:
+                owner.end_lead()
                 return
             doorbell = owner.lead(self)
             called = self._follow() if doorbell is None else self._lead(doorbell)
@@ -130,6 +135,25 @@ class Workers:
         # one, of gevent's thread pool, would wait for a greenlet that may never be switched to again.
         self.keeps_idle = not _threads_are_greenlets()
 
+    def close(self) -> None:
+        """Have the idle workers end, and the others with what they do. A call that comes later gets a thread of its
+        own."""
+        self.keeps_idle = False
+        for idle in (self._callable, self.followers):
+            while self._run_idle(idle):
+                pass
+
+    def _run_idle(self, idle: list[Any]) -> bool:
+        try:
+            found = idle.pop()
+        except IndexError:
+            return False
+        if isinstance(found, _Worker):
+            found.call()
+        else:
+            found[1].ring()
+        return True
+
     def run(self, task: Callable[[], object]) -> None:
         """Have ``task`` called in a worker thread, at once.
 
@@ -147,7 +171,7 @@ class Workers:
         try:
             follower = self.followers.pop()
         except IndexError:
-            name = f"aibridge-{next(self._numbers)}"
+            name = f"{THREAD_NAME}{next(self._numbers)}"
             threading.Thread(target=_Worker(self, task).serve, name=name, daemon=True).start()
         else:
             follower.task = task
@@ -167,6 +191,14 @@ class Workers:
                 return None
         self._callable.append((worker, doorbell))
         return doorbell
+
+    def end_lead(self) -> None:
+        """Close the doorbell that nobody will sleep on any more."""
+        with suppress(IndexError):
+            doorbell = self.vacancy.pop()
+            if doorbell is not None:
+                doorbell.close()
+            self.vacancy.append(None)
 
     def retire(self, worker: _Worker, doorbell: Doorbell) -> bool:
         """Whether the leader may go: it does, unless it has just been called."""
@@ -275,6 +307,25 @@ def run(task: Callable[[], object]) -> None:
         # gevent patched the process meanwhile: the workers of before are threads, those of now are greenlets.
         _workers = Workers()
     _workers.run(task)
+
+
+def running() -> int:
+    """How many calls run in this process now, by whatever transport."""
+    return sum(slots.taken for slots in list(_all_slots))
+
+
+def close(timeout: float) -> bool:
+    """End this process' idle workers, and wait for all of them: whether they ended within ``timeout`` seconds. The
+    next call starts others."""
+    global _workers
+    before, _workers = _workers, Workers()
+    before.close()
+    deadline = time.monotonic() + timeout
+    threads = [each for each in threading.enumerate() if each.name.startswith(THREAD_NAME)]
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 def _after_fork_in_child() -> None:

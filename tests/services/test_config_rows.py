@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -163,13 +165,24 @@ def test_failures_are_shared_too(store: SwitchableStore, deadline: float) -> Non
 def test_a_read_that_never_ends_is_not_waited_for_for_ever(
     store: SwitchableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a child of a fork, the thread that has the lock is gone."""
+    """The thread that has the lock has died."""
     monkeypatch.setattr("flask_aibridge.services.configuration.rows.FLIGHT_SECONDS", 0.01)
     rows = cached(store, fallback=())
     rows.read()
     assert rows._flight.acquire(timeout=1)
 
     assert rows.read() == (0, ())
+
+
+def test_a_fork_during_a_read(store: SwitchableStore) -> None:
+    """The child reads for itself: the thread that was reading is not there."""
+    rows = cached(store)
+    with rows._flight:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(4)  # less than a read would wait
+            os._exit(rows.read() != (0, ()))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_store_that_lost_everything_is_prepared_again(store: SwitchableStore) -> None:

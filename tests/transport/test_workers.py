@@ -90,6 +90,27 @@ def test_idle_workers_end(
     eventually(lambda: not fresh_workers(), "the idle workers end once more")
 
 
+def test_idle_workers_can_be_ended_at_once(
+    fresh_workers: Callable[[], set[threading.Thread]], monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    """The leader and its followers, whoever sleeps how; those at work are waited for. The next call starts others."""
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 600.0)
+    gate = threading.Event()
+    responses = [call(Scripted(b"x", lambda: wait_for(gate)), preload_content=False) for _ in range(5)]
+    assert workers.running() == 5
+    assert not workers.close(0.0), "they are at work"
+    gate.set()
+    for response in responses:
+        response.read()
+    assert workers.close(DEADLINE)
+    assert not fresh_workers()
+    assert workers.running() == 0
+    assert call(Scripted(b"again")).data == b"again"
+    eventually(lambda: bool(workers._workers._callable), "the next worker sleeps")
+    assert workers.close(DEADLINE)
+    assert not fresh_workers()
+
+
 def test_calls_race_with_workers_that_are_about_to_end(
     fresh_workers: Callable[[], set[threading.Thread]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

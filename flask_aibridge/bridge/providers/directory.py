@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -65,6 +67,7 @@ class ProviderDirectory:
         self._asked: int | None = None
         self._read_at = 0.0
         self._reading = threading.Lock()
+        _directories.add(self)
 
     def at(self, version: int | None) -> Known:
         """What is known at ``version``, or later; null asks for what is known anyway.
@@ -105,6 +108,17 @@ class ProviderDirectory:
         self._known = Known(offered.version, kept | _made(named, kept), disabled)
         self._offered = named
         return self._known
+
+
+_directories: weakref.WeakSet[ProviderDirectory] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for directory in list(_directories):
+        directory._reading = threading.Lock()  # nobody is left here to release the parent's
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _made(named: Mapping[str, ProviderConfig], kept: Mapping[str, Provider]) -> dict[str, Provider]:

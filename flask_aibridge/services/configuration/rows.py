@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -15,7 +17,7 @@ logger = logging.getLogger("flask_aibridge.services")
 
 FLIGHT_SECONDS: Final = 5.0
 """How long to wait for a read that another thread has begun: the store's own deadline is a second or less, so this only
-ends where that thread is gone, as in a child of a fork."""
+ends where that thread has died in between."""
 
 NAME_SHOWN: Final = 80
 """Characters of a stored name that a log line shows: enough to find the row, and still one line."""
@@ -66,6 +68,7 @@ class CachedRows(Generic[T]):
         self._fallback = fallback
         self._prepare = prepare
         self._flight = threading.Lock()
+        _all_rows.add(self)
         self._flights = 0
         self._last: _Read[T] | None = None
         self._failure: Exception | None = None
@@ -134,6 +137,17 @@ class CachedRows(Generic[T]):
                 f"The {self._table} configuration was never read from the store: {failure}", retry_after
             )
         return 0, fallback
+
+
+_all_rows: weakref.WeakSet[CachedRows[Any]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for rows in list(_all_rows):
+        rows._flight = threading.Lock()  # nobody is left here to release the parent's
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def shown(name: str) -> str:

@@ -16,7 +16,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final, Literal, TypeAlias
@@ -37,6 +37,7 @@ from flask_aibridge.services.interfaces import (
 )
 from flask_aibridge.services.recording.delivery import log_unexpected
 from flask_aibridge.services.recording.key_cache import KeyCache
+from flask_aibridge.services.recording.state import RecordingState
 from flask_aibridge.services.recording.writer import Writer
 from flask_aibridge.services.records import (
     InterceptionEnd,
@@ -61,21 +62,6 @@ notice that the services are back, and to store the first of what was kept."""
 RESERVED_PART: Final = 8
 """One part in so many of the spool is not for starts, so that the interceptions that are running when it is full can
 still be ended."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordingState:
-    """How far behind the records are. ``queued`` wait in memory, the first of them for ``oldest_age`` seconds;
-    ``spooled`` ones are in this process' spool files; ``dropped`` ones are lost, for lack of room or because the store
-    can never take them. ``services_away_since`` is null while the services answer."""
-
-    queued: int
-    queued_bytes: int
-    spooled_records: int
-    spooled_bytes: int
-    dropped: int
-    oldest_age: float
-    services_away_since: datetime | None
 
 
 class Recording:
@@ -170,6 +156,11 @@ class Recording:
             oldest_age=writer.queue.oldest_age(),
             services_away_since=writer.availability.away_since,
         )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for the start of another interception."""
+        return (self._writer.availability.is_away or self._writer.queue.is_full) and not self._has_room()
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Store what waits, within ``timeout`` seconds, spool what could not be stored, and end the thread. A record
@@ -281,18 +272,17 @@ class Recording:
             raise
 
     def _refuse_without_room(self) -> None:
-        spool = self._spool
-        if (
-            self._is_required
-            and self._writer.queue.is_full
-            and (spool is None or spool.room < self._reserve(spool))
-        ):
+        if self._is_required and self._writer.queue.is_full and not self._has_room():
             raise NotRecorded(
                 "Too many records wait to be stored: the services are away or slow, and the spool is full.",
                 RETRY_AFTER,
             )
 
-    def _reserve(self, spool: Spool) -> int:
+    def _has_room(self) -> bool:
+        return self._spool is not None and self._spool.room >= self._reserve(self._spool)
+
+    @staticmethod
+    def _reserve(spool: Spool) -> int:
         return spool.max_bytes // RESERVED_PART
 
     def _spool_start(self, start: InterceptionStart) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -121,3 +123,14 @@ def test_one_that_cannot_work_is_left_out(clock: Clock, caplog: pytest.LogCaptur
     configurator = Configurator(3, ONE, ProviderSettings("two", "nothing", TWO.base_url))
     assert set(ProviderDirectory(configurator, clock=clock).at(3).providers) == {"one"}
     assert "left out" in caplog.text
+
+
+def test_a_fork_during_a_read(clock: Clock) -> None:
+    """The child reads for itself: the thread that was reading is not there to let others read."""
+    directory = ProviderDirectory(Configurator(3, ONE), clock=clock)
+    with directory._reading:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            os._exit(set(directory.at(None).providers) != {"one"})
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
