@@ -52,6 +52,7 @@ def ask(
     if not provider.keys:
         return _unless_rejected(send(headers), provider)
     tried: list[ProviderKey] = []
+    limited = False
     while (key := provider.keys.best(lane, tried)) is not None:
         tried.append(key)
         interception.key_hint = key.hint
@@ -64,8 +65,9 @@ def ask(
         if answer.status == 401:
             _reject(provider, key, lane, headers)
         else:
+            limited = True
             _limit(provider, key, lane, seconds_to_wait(answer.headers, datetime.now(UTC)))
-    raise _exhausted(provider, lane, tried)
+    raise _exhausted(provider, lane, tried, limited=limited)
 
 
 def _request_id(answer: Answer) -> str | None:
@@ -98,15 +100,19 @@ def _limit(provider: Provider, key: ProviderKey, lane: Lane, seconds: float) -> 
     )
 
 
-def _exhausted(provider: Provider, lane: Lane, tried: list[ProviderKey]) -> KeysExhausted:
+def _exhausted(provider: Provider, lane: Lane, tried: list[ProviderKey], *, limited: bool) -> KeysExhausted:
+    """Say what is wrong with all of them.
+
+    :param limited: whether one was rate limited just now; its rest may be over already, as after ``Retry-After: 0``.
+    """
     seconds = provider.keys.limited_for(lane)
-    if seconds is None:
+    if seconds is None and not limited:
         return _rejected(provider, tried)
     return KeysExhausted(
         "rate_limited",
         429,
         f"Every key of the AI bridge for provider {provider.name!r} is rate limited now; try again later.",
-        ("Retry-After", str(max(1, math.ceil(seconds)))),
+        ("Retry-After", str(max(1, math.ceil(seconds or 0)))),
         error=f"every key of provider {provider.name!r} is rate limited or was not accepted",
     )
 

@@ -121,6 +121,23 @@ def test_one_limited_key_and_one_bad_one_are_a_rate_limit(make_bridge: MakeBridg
     assert (reply.status, reply.headers["retry-after"]) == (429, "7")
 
 
+@pytest.mark.parametrize(
+    "wait", [{"Retry-After": "0"}, {"Retry-After-Ms": "0"}, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}]
+)
+@pytest.mark.parametrize("keys", [(FIRST, SECOND), (FIRST,)])
+def test_a_rate_limit_that_is_over_at_once_is_one(
+    wait: dict[str, str], keys: tuple[str, ...], make_bridge: MakeBridge
+) -> None:
+    """The keys are good, and a caller who comes again at once is served: not a 502 that must not be tried again."""
+    failure = AnswerWith(429, b"{}", wait)
+    with serve_stand_in(StandInProvider(keys=keys, failures=[failure] * len(keys))) as served:
+        bridge = make_bridge(served.base_url, keys=KEYS)
+        reply = ask(bridge)
+        assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+        assert "x-should-retry" not in reply.headers
+        assert ask(bridge).status == 200
+
+
 def test_with_a_single_key_a_rate_limit_is_the_providers_to_tell(make_bridge: MakeBridge) -> None:
     """With its body and every header that SDKs read; and it is asked again the next time."""
     failure = AnswerWith(429, b'{"odd": 1 }', {"retry-after-ms": "100", "x-ratelimit-remaining-tokens": "0"})
