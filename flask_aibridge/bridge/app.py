@@ -167,7 +167,7 @@ class Bridge:
         request.check_listing(own_account=own is not None)
         if own is None and provider.lacks_key:
             raise _keyless(provider)
-        headers = request_headers(environ, plain_answer=route.wire_format is not None)
+        headers = request_headers(environ)
         if self._options.actor_headers and route.wire_format is not None:
             headers |= actor_headers(interception.caller.user)
         url = provider.url(forwarded_path(environ, request.path), environ.get("QUERY_STRING", ""))

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
+from flask_aibridge.bridge.intercept.decoding import Decoder, decoder_for
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.providers.cool_downs import DEFAULT_COOL_DOWN, Lane, seconds_to_wait
 from flask_aibridge.bridge.providers.key_pool import ProviderKey
 from flask_aibridge.bridge.redaction import MIN_REDACTED, Redactor
 from flask_aibridge.bridge.request import Refused
-from flask_aibridge.bridge.upstream import Answer
+from flask_aibridge.bridge.upstream import Answer, UpstreamBroken
 
 logger = logging.getLogger("flask_aibridge.bridge")
 
@@ -131,7 +132,10 @@ def _rejected(provider: Provider, tried: list[ProviderKey]) -> KeysExhausted:
 
 
 def without_secret(answer: Answer, secret: str) -> Answer:
-    """Return the answer without the secret, in case it repeats what it was asked with, as error pages may."""
+    """Return the answer without the secret, in case it repeats what it was asked with, as error pages may.
+
+    An error that is compressed, though the bridge asks for none that is, goes on as what it holds.
+    """
     if len(secret) < MIN_REDACTED:
         return answer
     answer.headers = [pair for pair in answer.headers if secret not in pair[1]]
@@ -146,12 +150,34 @@ class _Redacted(Answer):
         self.patient = answer.patient
         self._answer = answer
         self._redactor = redactor
+        self._decoder = decoder_for(_coding(answer))
+        self._pieces: Iterator[bytes] = iter(())
+        if self._decoder is not None:
+            self.headers = [pair for pair in answer.headers if pair[0].lower() not in _OF_THE_CODING]
 
     def read(self, patience: float | None = None) -> bytes:
-        while data := self._answer.read(patience):
-            if passing := self._redactor.feed(data):
-                return passing
-        return self._redactor.finish()
+        while True:
+            for piece in self._pieces:
+                if passing := self._redactor.feed(piece):
+                    return passing
+            data = self._answer.read(patience)
+            if not data:
+                return self._redactor.finish()
+            self._pieces = iter((data,)) if self._decoder is None else _decoded(self._decoder, data)
 
     def close(self) -> None:
         self._answer.close()
+
+
+_OF_THE_CODING: Final = ("content-encoding", "content-length")
+
+
+def _coding(answer: Answer) -> str:
+    return ",".join(value for name, value in answer.headers if name.lower() == "content-encoding")
+
+
+def _decoded(decoder: Decoder, data: bytes) -> Iterator[bytes]:
+    try:
+        yield from decoder.feed(data)
+    except Exception as error:  # each library has its own
+        raise UpstreamBroken("an error's body is not what its Content-Encoding says") from error

@@ -103,12 +103,12 @@ USER_AGENT = "flask-aibridge"
 """For callers that name none: urllib3 would put its own name."""
 
 
-def request_headers(environ: Mapping[str, Any], *, plain_answer: bool) -> dict[str, str]:
+def request_headers(environ: Mapping[str, Any]) -> dict[str, str]:
     """Return what goes on to the provider of the headers in ``environ``; the provider's own credentials are
     still missing.
 
-    With ``plain_answer`` the provider is asked for an answer that is not compressed, because the bridge reads
-    along: a compressed stream would also be held back by the compressor until it has enough to press.
+    The provider is asked for an answer that is not compressed, because the bridge reads along, in errors at least: a
+    compressed stream would also be held back by the compressor until it has enough to press.
     """
     dropped = _named_in(environ.get("HTTP_CONNECTION", ""))
     headers = {"User-Agent": USER_AGENT}
@@ -119,8 +119,7 @@ def request_headers(environ: Mapping[str, Any], *, plain_answer: bool) -> dict[s
                 headers[name] = value
     if environ.get("CONTENT_TYPE"):
         headers["Content-Type"] = environ["CONTENT_TYPE"]
-    encoding = "identity" if plain_answer else environ.get("HTTP_ACCEPT_ENCODING", "identity")
-    headers["Accept-Encoding"] = encoding
+    headers["Accept-Encoding"] = "identity"
     return headers
 
 

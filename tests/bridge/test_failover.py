@@ -14,6 +14,7 @@ from flask_aibridge.config import ProviderSettings
 from flask_aibridge.services.interfaces import ProviderConfig, ProviderSet
 from flask_aibridge.services.records import InterceptionStart
 from flask_aibridge.testing import AnswerWith, ErrorAfter, StandInProvider, serve_stand_in
+from tests.bridge.compressing import COMPRESS
 from tests.bridge.conftest import MakeBridge, RecordingHook
 from tests.bridge.test_admission import KEY, ScriptedHost
 from tests.bridge.upstreams import JSON_HEAD, Peer, ScriptedUpstream
@@ -239,6 +240,43 @@ def test_a_key_that_the_provider_repeats_stays_here(
     assert "x-echo" not in reply.headers
     assert reply.headers["x-other"] == "1"
     assert FIRST not in caplog.text + str(hook.record)
+
+
+@pytest.mark.parametrize("coding", COMPRESS)
+@pytest.mark.parametrize(("method", "path"), [("POST", MESSAGES), ("GET", "/anthropic/v1/models")])
+def test_a_key_that_is_repeated_in_compressed_words_stays_here(
+    method: str, path: str, coding: str, make_bridge: MakeBridge
+) -> None:
+    """The error goes on as what it holds, also where the provider compresses unasked."""
+    body = b'{"error": {"type": "bad", "message": "you sent %s"}}' % FIRST.encode()
+    compressed = COMPRESS[coding](body)
+
+    def script(peer: Peer) -> None:
+        while peer.read_request():
+            assert b"Accept-Encoding: identity\r\n" in peer.requests[-1][0]
+            peer.send(b"HTTP/1.1 400 Bad\r\nContent-Type: application/json\r\n")
+            peer.send(
+                b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (coding.encode(), len(compressed))
+            )
+            peer.send(compressed)
+
+    with ScriptedUpstream(script) as server:
+        bridge = make_bridge(server.base_url, keys=KEYS)
+        headers = {"X-Api-Key": "aib_1_secret", "Accept-Encoding": coding}
+        reply = call(bridge, method, path, QUESTION if method == "POST" else None, headers=headers)
+        assert reply.body == body.replace(FIRST.encode(), b"*" * len(FIRST))
+        assert "content-encoding" not in reply.headers
+        assert reply.headers.get("content-length") in (None, str(len(body)))
+        bridge.close()
+
+
+def test_an_error_that_is_not_compressed_as_it_says_is_broken(make_bridge: MakeBridge) -> None:
+    """Nobody could read it, so it is not searched, and does not go on."""
+    wrong = AnswerWith(400, FIRST.encode(), {"Content-Encoding": "gzip", "Content-Type": "application/json"})
+    with serve_stand_in(StandInProvider(failures=[wrong])) as served:
+        reply = ask(make_bridge(served.base_url, keys=KEYS))
+        assert reply.status == 502
+        assert FIRST.encode() not in reply.body
 
 
 class PooledHost(ScriptedHost):

@@ -17,8 +17,8 @@ from flask_aibridge.bridge.headers import (
 )
 
 
-def sent(*, plain_answer: bool = True, **environ: str) -> dict[str, str]:
-    return request_headers(environ, plain_answer=plain_answer)
+def sent(**environ: str) -> dict[str, str]:
+    return request_headers(environ)
 
 
 def returned(*headers: tuple[str, str], status: int = 200) -> list[tuple[str, str]]:
@@ -81,7 +81,7 @@ DROPPED = {
 def test_what_is_not_for_the_provider_stays(name: str) -> None:
     """Credentials, hop-by-hop headers, what tells of the caller's connection, what would change method or path."""
     environ = {"HTTP_" + name.upper().replace("-", "_"): "x"}
-    assert set(request_headers(environ, plain_answer=True)) == {"User-Agent", "Accept-Encoding"}
+    assert set(request_headers(environ)) == {"User-Agent", "Accept-Encoding"}
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,10 @@ def test_headers_that_connection_names_are_hop_by_hop() -> None:
     assert returned(("Connection", "close, X-Private"), ("X-Private", "1")) == []
 
 
-def test_a_compressed_answer_is_asked_for_only_where_nobody_reads_along() -> None:
-    """What the caller accepts goes on where the answer is relayed unread."""
-    assert sent(plain_answer=False, HTTP_ACCEPT_ENCODING="br")["Accept-Encoding"] == "br"
-    assert sent(plain_answer=False)["Accept-Encoding"] == "identity"
+def test_no_compressed_answer_is_asked_for() -> None:
+    """The bridge reads along, in errors even where nothing is followed."""
     assert sent(HTTP_ACCEPT_ENCODING="br")["Accept-Encoding"] == "identity"
+    assert sent()["Accept-Encoding"] == "identity"
 
 
 def test_what_the_provider_says_of_its_answer_comes_back() -> None:
