@@ -140,6 +140,7 @@ def describe(
     kind, hint = planned(environ, provider, Lane(interception.route, interception.model))
     interception.planned_hint = interception.key_hint = hint
     agent, session = environ.get("HTTP_USER_AGENT", ""), session_of(environ, document)
+    key = interception.presented_key
     return InterceptionStart(
         id=interception.id,
         initiator=APPLICATION if IN_PROCESS in environ else None,
@@ -149,8 +150,8 @@ def describe(
         model=interception.model,
         client=client_of(environ),
         correlating_tool_call_id=correlating_tool_call(document),
-        session_id=None if session and holds_a_key(session) else session,
-        user_agent=None if holds_a_key(agent) else agent[:MAX_USER_AGENT] or None,
+        session_id=None if session and holds_a_key(session, key) else session,
+        user_agent=None if holds_a_key(agent, key) else agent[:MAX_USER_AGENT] or None,
         source=source_of(environ),
         in_process=IN_PROCESS in environ,
         credential_kind=kind,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from flask_aibridge.bridge.admission import Host, Recorded, Recording, Unrecorded, admit
 from flask_aibridge.bridge.answers import Response, failed, refusal, relay
@@ -13,7 +14,7 @@ from flask_aibridge.bridge.caller import cancellation_of, credential_of
 from flask_aibridge.bridge.credentials import own_credential
 from flask_aibridge.bridge.failover import KeysExhausted, ask, without_secret
 from flask_aibridge.bridge.guarding import guarded
-from flask_aibridge.bridge.headers import actor_headers, request_headers
+from flask_aibridge.bridge.headers import actor_headers, holds_a_key, request_headers
 from flask_aibridge.bridge.intercept.streaming import StreamedBody
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.occupancy import Occupancy
@@ -167,10 +168,10 @@ class Bridge:
         request.check_listing(own_account=own is not None)
         if own is None and provider.lacks_key:
             raise _keyless(provider)
-        headers = request_headers(environ)
+        headers = request_headers(environ, interception.presented_key)
         if self._options.actor_headers and route.wire_format is not None:
             headers |= actor_headers(interception.caller.user)
-        url = provider.url(forwarded_path(environ, request.path), environ.get("QUERY_STRING", ""))
+        url = provider.url(forwarded_path(environ, request.path), _query(environ, interception))
         wire_format = request.wire_format(route)
         body = request.body()
         if wire_format is not None:
@@ -202,6 +203,18 @@ def _present(interception: Interception) -> Response:
     interception.route, interception.status = "/", 200
     interception.finish("completed")
     return "200 OK", [("Content-Type", "application/json"), ("Cache-Control", "no-store")], []
+
+
+def _query(environ: Mapping[str, Any], interception: Interception) -> str:
+    query: str = environ.get("QUERY_STRING", "")
+    if query and holds_a_key(unquote(query), interception.presented_key):
+        # Not left out: whoever writes it there has to learn that it is in every log on the way.
+        raise Refused(
+            400,
+            "The URL has an AI Bridge API key in it. Send it as a bearer token or in X-Api-Key only, and have a new "
+            "one made: URLs are logged.",
+        )
+    return query
 
 
 def _keyless(provider: Provider) -> Refused:

@@ -85,6 +85,9 @@ _NOT_FOR_THE_CALLER = HOP_BY_HOP | CREDENTIALS | _OWN_OF_A_RESPONSE
 _FAMILIES_OF_A_RESPONSE = ("x-accel-", "access-control-")
 """Who may read an answer across origins is for the application to say, not for the provider."""
 
+MIN_KEY = 8
+"""Characters of the shortest key that is looked for: a shorter one would be found in any text."""
+
 _GATEWAY_KEY = re.compile(r"aib_[A-Za-z0-9]+_[A-Za-z0-9]{16}")
 
 _NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
@@ -103,9 +106,9 @@ USER_AGENT = "flask-aibridge"
 """For callers that name none: urllib3 would put its own name."""
 
 
-def request_headers(environ: Mapping[str, Any]) -> dict[str, str]:
+def request_headers(environ: Mapping[str, Any], presented: str | None = None) -> dict[str, str]:
     """Return what goes on to the provider of the headers in ``environ``; the provider's own credentials are
-    still missing.
+    still missing. ``presented`` is the key by which the caller is known here.
 
     The provider is asked for an answer that is not compressed, because the bridge reads along, in errors at least: a
     compressed stream would also be held back by the compressor until it has enough to press.
@@ -115,7 +118,7 @@ def request_headers(environ: Mapping[str, Any]) -> dict[str, str]:
     for key, value in environ.items():
         if key.startswith("HTTP_"):
             name = key[5:].replace("_", "-").title()
-            if _passes_on(name.lower()) and name.lower() not in dropped and not holds_a_key(value):
+            if _passes_on(name.lower()) and name.lower() not in dropped and not holds_a_key(value, presented):
                 headers[name] = value
     if environ.get("CONTENT_TYPE"):
         headers["Content-Type"] = environ["CONTENT_TYPE"]
@@ -171,8 +174,10 @@ def _passes_on(name: str) -> bool:
     return not name.startswith(("x-forwarded-", "x-aibridge-", *_CREDENTIAL_FAMILIES))
 
 
-def holds_a_key(value: str) -> bool:
-    """Tell whether somebody has put a key of this gateway into a header that is not for keys."""
+def holds_a_key(value: str, presented: str | None = None) -> bool:
+    """Tell whether somebody has put a key of this gateway where none belongs: ``presented``, or one by its form."""
+    if presented is not None and len(presented) >= MIN_KEY and presented in value:
+        return True
     return "aib_" in value and _GATEWAY_KEY.search(value) is not None
 
 

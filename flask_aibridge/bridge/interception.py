@@ -84,6 +84,11 @@ class Interception:
         self._first_byte: float | None = None
 
     @property
+    def presented_key(self) -> str | None:
+        """The key by which the caller is to be known, as it was sent; null in process."""
+        return None if self.credential is None else self.credential.key
+
+    @property
     def model(self) -> str | None:
         """The model that the caller asked for, as far as it could be read."""
         return self._model

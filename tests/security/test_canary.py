@@ -334,9 +334,10 @@ HEADERS = [
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("form", ["{}", "Bearer {}", "x; {}, y", "key={}"])
-def test_a_gateway_key_does_not_reach_the_provider(header: str, form: str) -> None:
+@pytest.mark.parametrize("secret", ["S" * 43, "of-the-config"])
+def test_a_gateway_key_does_not_reach_the_provider(header: str, form: str, secret: str) -> None:
     """In whatever header somebody puts it, beside the one where it belongs, and in whatever words."""
-    key = "aib_alice0000000_" + "S" * 43
+    key = "aib_alice0000000_" + secret
     hook = Hook()
     with serve_stand_in() as served:
         settings = ProviderSettings("p", "openai", f"{served.base_url}/v1", ("sk-provider",))
@@ -346,9 +347,23 @@ def test_a_gateway_key_does_not_reach_the_provider(header: str, form: str) -> No
         assert call(bridge, "GET", "/p/v1/models", headers=sent).status == 200
         bridge.close()
     (received,) = served.stand_in.requests
-    assert "S" * 43 not in repr(dict(received.headers))
+    assert secret not in repr(dict(received.headers))
     assert received.headers["authorization"] == "Bearer sk-provider"
-    assert "S" * 43 not in repr(hook.records)
+    assert secret not in repr(hook.records)
+
+
+@pytest.mark.parametrize("query", ["key={}&x=1", "x=a%20{}", "x=aib%5Falice0000000%5F" + "S" * 43])
+def test_a_gateway_key_in_a_query_is_refused(query: str) -> None:
+    """Its owner has to learn that it is known to every log on the way."""
+    key = "aib_alice0000000_" + "S" * 43
+    with serve_stand_in() as served:
+        settings = ProviderSettings("p", "openai", f"{served.base_url}/v1", ("sk-provider",))
+        bridge = Bridge([settings], api_keys={"alice": key}, hooks=[])
+        reply = call(bridge, "GET", f"/p/v1/models?{query.format(key)}", headers={"X-Api-Key": key})
+        assert (reply.status, served.stand_in.requests) == (400, [])
+        assert "S" * 43 not in reply.body.decode()
+        assert call(bridge, "GET", "/p/v1/models?after=aib_x", headers={"X-Api-Key": key}).status == 200
+        bridge.close()
 
 
 @pytest.mark.parametrize("header", ["Authorization", "X-Api-Key", "X-Custom", "Cookie"])
