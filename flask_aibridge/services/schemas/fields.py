@@ -51,6 +51,7 @@ WRONG: Final = (TypeError, ValueError, LookupError, AttributeError, OverflowErro
 
 _is_interception_id = re.compile(r"[0-9a-f]{32}").fullmatch
 _is_record_id = re.compile(rf"[!-~]{{1,{MAX_ID}}}").fullmatch
+_RFC3339: Final = "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ"
 _is_rfc3339 = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII
 ).fullmatch
@@ -108,7 +109,11 @@ class Name(fields.String):
         return value
 
     def write(self, value: str) -> str:
-        return quoted(self.read(value))
+        if type(value) is not str or not self.least <= len(value) <= self.limit:
+            raise TypeError
+        if not value.isascii():
+            value.encode()
+        return quoted(value)
 
 
 class RecordId(Name):
@@ -131,12 +136,22 @@ class RecordId(Name):
             raise TypeError
         return value
 
+    def write(self, value: str) -> str:
+        if type(value) is not str or not self.matches(value):
+            raise TypeError
+        return quoted(value)
+
 
 class InterceptionId(RecordId):
     """The id of an interception."""
 
     matches = staticmethod(_is_interception_id)
     sentence = "Must be the 32 lower-case hexadecimal digits of an interception's id."
+
+    def write(self, value: str) -> str:
+        if type(value) is not str or not _is_interception_id(value):
+            raise TypeError
+        return f'"{value}"'
 
 
 class Word(fields.String):
@@ -179,7 +194,9 @@ class Count(fields.Integer):
         return value
 
     def write(self, value: int) -> str:
-        return str(self.read(value))
+        if type(value) is not int or not self._minimum <= value <= self._maximum:
+            raise ValueError
+        return str(value)
 
 
 class Flag(fields.Boolean):
@@ -225,7 +242,16 @@ class Moment(fields.DateTime):
             if value.utcoffset() is None:
                 raise ValueError
             value = value.astimezone(UTC)
-        return f"{value.isoformat(timespec='microseconds')[:26]}Z"
+        # As isoformat does, but for the zone, which it asks twice: a third less.
+        return _RFC3339 % (
+            value.year,
+            value.month,
+            value.day,
+            value.hour,
+            value.minute,
+            value.second,
+            value.microsecond,
+        )
 
     def write(self, value: datetime) -> str:
         return f'"{self._text(value)}"'

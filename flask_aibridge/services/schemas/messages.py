@@ -262,6 +262,8 @@ _CODECS: Final = {
     )
 }
 
+_BY_TYPE: Final = {codec.schema.record_type: codec for codec in _CODECS.values()}
+
 SCHEMAS: Final[Mapping[str, Message]] = {kind: codec.schema for kind, codec in _CODECS.items()}
 """The schema of each kind of message."""
 
@@ -317,7 +319,8 @@ def encode(record: object) -> str:
     :raises InvalidRecord: for one that ``load`` would refuse, naming the field.
     :raises TypeError: for what is no message.
     """
-    return _CODECS[kind_of(record)].encode(record)
+    codec = _BY_TYPE.get(type(record))
+    return (codec or _CODECS[kind_of(record)]).encode(record)
 
 
 def _no_constant(_: str) -> NoReturn:
