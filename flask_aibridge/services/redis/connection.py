@@ -83,7 +83,11 @@ class RedisConnection:
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
         """The reply of a script, which must be harmless to repeat."""
-        return self.run_many([Call(script, keys, args)])[0]
+        process, call = self._here(), Call(script, keys, args)
+        reply = process.exchange([call.by_digest()])[0]
+        if _is_unknown(reply):
+            reply = process.exchange([call.by_text()])[0]
+        return _checked([reply], self.address)[0] if isinstance(reply, Exception) else reply
 
     def run_many(self, calls: Sequence[tuple[Script, Sequence[str], Sequence[Argument]] | Call]) -> list[Any]:
         """The replies of scripts that are sent together, in one round trip but in a cluster.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, Protocol
 
 import redis
@@ -19,6 +20,7 @@ from redis.retry import Retry
 
 from flask_aibridge.services.redis.address import RedisAddress
 from flask_aibridge.services.redis.faults import DROPPED, STEPPED_DOWN, why_unable
+from flask_aibridge.services.redis.replies import read_replies
 from flask_aibridge.services.redis.scripts import Command
 
 # redis-py says little of the types of these.
@@ -78,7 +80,8 @@ class PoolWire:
 
     It works below redis-py's client and pool, with redis-py's connections: what those two add to a call (a look at
     whether the connection is still good, metrics, generic encoding) takes as long as all the rest. A connection that
-    has gone bad meanwhile is found out by using it.
+    has gone bad meanwhile is found out by using it. Scripts, which is what requests wait for, are sent and answered on
+    the connection's socket itself, where redis-py has left one that is in use.
     """
 
     retries_itself = False
@@ -96,8 +99,7 @@ class PoolWire:
         except IndexError:
             connection = self._connect()
         try:
-            connection.send_packed_command([packed(commands)])
-            replies = [self._reply(connection, command[0]) for command in commands]
+            replies = self._on_socket(connection, commands) or self._by_redis_py(connection, commands)
         except BaseException:
             # Replies may be left unread, so nobody can use it again; and what broke it may have broken the others.
             connection.disconnect()
@@ -113,14 +115,40 @@ class PoolWire:
         except (redis.RedisError, OSError) as error:  # such as a database that there is not
             raise CannotConnect from error
 
+    def _on_socket(self, connection: Any, commands: Sequence[Command]) -> list[Any] | None:
+        """The replies of scripts; null for other commands, whose replies redis-py has forms for, and where the
+        connection is to be made, or to be tried, first."""
+        sock, now = connection._sock, monotonic()
+        if sock is None or now >= connection.next_health_check:
+            return None
+        for command in commands:
+            if command[0] != "EVALSHA":
+                return None
+        sock.sendall(packed(commands))
+        replies = read_replies(sock, len(commands), connection._parser.parse_error)
+        connection.next_health_check = now + HEALTH_CHECK_SECONDS
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._look_at(reply)
+        return replies
+
+    def _by_redis_py(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
+        connection.send_packed_command([packed(commands)])
+        return [self._reply(connection, command[0]) for command in commands]
+
     def _reply(self, connection: Any, name: Any) -> Any:
         try:
             return self._parse(connection, name)
         except redis.ResponseError as error:
-            if why_unable(error) == STEPPED_DOWN:
-                # Whoever has the address now is found by connecting anew.
-                self._drop_idle()
+            self._look_at(error)
             return error
+
+    def _look_at(self, error: Exception) -> None:
+        if why_unable(error) == STEPPED_DOWN:
+            # Whoever has the address now is found by connecting anew.
+            self._drop_idle()
+            if self._sentinel is not None:
+                raise redis.ConnectionError("The master has become a replica.") from error
 
     def _drop_idle(self) -> None:
         with suppress(IndexError):
