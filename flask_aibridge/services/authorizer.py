@@ -64,6 +64,8 @@ class StaticKeys:
         """
         if credential.key is None:
             return self._authorizations.get(credential.key_id or "")
+        if not self._digests:
+            return None
         presented = _digest(credential.key)
         found: Authorization | None = None
         for key_id, known in self._digests.items():

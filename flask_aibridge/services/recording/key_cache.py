@@ -8,9 +8,8 @@ secret is random and long, or by the key's id.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from flask_aibridge.errors import UnauthorizedReason
 from flask_aibridge.services.api_keys import key_id_of
@@ -30,8 +29,7 @@ _ABOUT_THE_KEY: Final = frozenset[UnauthorizedReason]({"unknown", "expired", "re
 """Reasons that hold for the key whatever secret was sent with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Accepted:
+class _Accepted(NamedTuple):
     authorization: Authorization
     at: float
 
@@ -61,13 +59,20 @@ class KeyCache:
 
     def accept(self, credential: Credential, authorization: Authorization, asked_at: float) -> None:
         """Remember that the services, asked at ``asked_at``, accepted a credential, unless they refused it later."""
-        name = _name(credential)
-        if any(self._refused.get(each, -1.0) >= asked_at for each in (name, _id_name(authorization.key_id))):
+        name, key_id = _name(credential), authorization.key_id
+        if self._refused and any(
+            self._refused.get(each, -1.0) >= asked_at for each in (name, _id_name(key_id))
+        ):
+            return
+        known = self._accepted.get(name)
+        if known is not None and known.authorization.key_id == key_id:  # as nearly always
+            self._accepted[name] = _Accepted(authorization, asked_at)
+            self._accepted.move_to_end(name)
             return
         self._forget(name)
         self._accepted[name] = _Accepted(authorization, asked_at)
-        if authorization.key_id is not None:
-            self._by_key_id.setdefault(authorization.key_id, set()).add(name)
+        if key_id is not None:
+            self._by_key_id.setdefault(key_id, set()).add(name)
         while len(self._accepted) > self._max_accepted:
             self._forget(next(iter(self._accepted)))
 

@@ -117,7 +117,7 @@ class Recording:
         """Authorise a caller and record that a request is about to be forwarded: one round trip, or none while the
         services are known to be away and the credential was accepted in the last ten minutes.
 
-        :param start: null for a request that is not recorded; its ``worker`` is filled in.
+        :param start: null for a request that is not recorded; its ``worker`` is filled in, unless it is this one.
         :param credential: null for a caller that needs none.
         :raises Unauthorized: the services refuse the credential.
         :raises ServicesUnavailable: they are away, and the credential cannot be checked without them.
@@ -125,7 +125,8 @@ class Recording:
             lack of room, which comes back with the services.
         """
         if start is not None:
-            start = replace(start, worker=self.worker)
+            if start.worker != self._writer.worker:
+                start = replace(start, worker=self._writer.worker)
             self._refuse_without_room()
             if not self._writer.is_running:
                 self._writer.ensure_running()
