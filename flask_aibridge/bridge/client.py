@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -49,6 +50,10 @@ PROGRAMS: Final = (
 )
 """In the order in which they are tried."""
 
+_WITH_SIGN: Final = tuple(program for program in PROGRAMS if program.sign is not None)
+_AGENT_BEGINS: Final = 32
+"""Characters of a User-Agent that tell the program."""
+
 _OLD_SESSION = re.compile(r"_session_(.+)$")
 
 
@@ -74,11 +79,23 @@ def session_of(environ: Mapping[str, Any], document: Mapping[str, Any]) -> str |
 
 
 def _program(environ: Mapping[str, Any]) -> Program | None:
-    agent = environ.get("HTTP_USER_AGENT", "").strip().lower()
-    for program in PROGRAMS:
-        if agent.startswith(program.agents) or _shows(environ, program.sign):
+    by_agent = _by_agent(environ.get("HTTP_USER_AGENT", "").strip()[:_AGENT_BEGINS])
+    for program in _WITH_SIGN:
+        if program is by_agent:
+            break
+        if _shows(environ, program.sign) and (by_agent is None or _comes_before(program, by_agent)):
             return program
-    return None
+    return by_agent
+
+
+@lru_cache(256)
+def _by_agent(agent: str) -> Program | None:
+    agent = agent.lower()
+    return next((program for program in PROGRAMS if agent.startswith(program.agents)), None)
+
+
+def _comes_before(program: Program, other: Program) -> bool:
+    return PROGRAMS.index(program) < PROGRAMS.index(other)
 
 
 def _shows(environ: Mapping[str, Any], sign: tuple[str, str | None] | None) -> bool:

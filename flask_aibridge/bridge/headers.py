@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -117,8 +118,10 @@ def request_headers(environ: Mapping[str, Any], presented: str | None = None) ->
     headers = {"User-Agent": USER_AGENT}
     for key, value in environ.items():
         if key.startswith("HTTP_"):
-            name = key[5:].replace("_", "-").title()
-            if _passes_on(name.lower()) and name.lower() not in dropped and not holds_a_key(value, presented):
+            name = _forwarded_name(key)
+            if name is None or (dropped and name.lower() in dropped):
+                continue
+            if not holds_a_key(value, presented):
                 headers[name] = value
     if environ.get("CONTENT_TYPE"):
         headers["Content-Type"] = environ["CONTENT_TYPE"]
@@ -139,23 +142,25 @@ def actor_headers(user: str | None) -> dict[str, str]:
 
 def response_headers(headers: Iterable[tuple[str, str]], status: int) -> list[tuple[str, str]]:
     """Return what goes back to the caller of the provider's headers, fit for WSGI."""
-    pairs = list(headers)
-    dropped = _NOT_FOR_THE_CALLER | _named_in(",".join(v for k, v in pairs if k.lower() == "connection"))
+    pairs = [(name.lower(), name, value) for name, value in headers]
+    dropped = _NOT_FOR_THE_CALLER
+    for lower, _, value in pairs:
+        if lower == "connection":
+            dropped = dropped | _named_in(value)
     if status in (204, 304):
-        dropped |= {"content-type", "content-length"}
+        dropped = dropped | {"content-type", "content-length"}
     if not _length_holds(pairs):
-        dropped |= {"content-length"}
+        dropped = dropped | {"content-length"}
     kept = [
-        (name, value)
-        for name, value in pairs
-        if (lower := name.lower()) not in dropped
-        and not lower.startswith(_FAMILIES_OF_A_RESPONSE)
-        and _fit(name, value)
+        (lower, name, value)
+        for lower, name, value in pairs
+        if lower not in dropped and _fit(name, value) and not lower.startswith(_FAMILIES_OF_A_RESPONSE)
     ]
-    if status not in (204, 304) and not any(name.lower() == "content-type" for name, _ in kept):
+    passing = [(name, value) for _, name, value in kept]
+    if status not in (204, 304) and not any(lower == "content-type" for lower, _, _ in kept):
         # RFC 9110 section 8.3: what has no media type may be taken for octets. WSGI servers want one.
-        kept.append(("Content-Type", "application/octet-stream"))
-    return kept
+        passing.append(("Content-Type", "application/octet-stream"))
+    return passing
 
 
 def media_type(headers: Iterable[tuple[str, str]]) -> str:
@@ -164,6 +169,13 @@ def media_type(headers: Iterable[tuple[str, str]]) -> str:
         if name.lower() == "content-type":
             return value.partition(";")[0].strip().lower()
     return ""
+
+
+@lru_cache(512)
+def _forwarded_name(key: str) -> str | None:
+    """The name of the header under ``key``; null for one that does not pass. Clients send the same few all day."""
+    name = key[5:].replace("_", "-").title()
+    return name if _passes_on(name.lower()) else None
 
 
 def _passes_on(name: str) -> bool:
@@ -181,14 +193,16 @@ def holds_a_key(value: str, presented: str | None = None) -> bool:
     return "aib_" in value and _GATEWAY_KEY.search(value) is not None
 
 
-def _length_holds(headers: Iterable[tuple[str, str]]) -> bool:
+def _length_holds(headers: Iterable[tuple[str, str, str]]) -> bool:
     """Tell whether a ``Content-Length`` says how long the body is (RFC 9112 section 6.3): one beside a transfer
     coding does not, nor one that is no number, nor one of two."""
-    pairs = [(name.lower(), value.strip()) for name, value in headers]
-    if any(name == "transfer-encoding" for name, _ in pairs):
-        return False
-    lengths = [value for name, value in pairs if name == "content-length"]
-    return len(lengths) <= 1 and all(value.isascii() and value.isdigit() for value in lengths)
+    lengths = []
+    for lower, _, value in headers:
+        if lower == "transfer-encoding":
+            return False
+        if lower == "content-length":
+            lengths.append(value.strip())
+    return len(lengths) <= 1 and all(length.isascii() and length.isdigit() for length in lengths)
 
 
 def _named_in(connection: str) -> set[str]:
@@ -196,4 +210,9 @@ def _named_in(connection: str) -> set[str]:
 
 
 def _fit(name: str, value: str) -> bool:
-    return _NAME.fullmatch(name) is not None and _CONTROL.search(value) is None
+    return _is_name(name) and _CONTROL.search(value) is None
+
+
+@lru_cache(512)
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
