@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import SSLError
+from urllib3.util import Url, parse_url
+from urllib3.util.ssl_match_hostname import CertificateError
 
+from flask_aibridge.bridge.direct import DirectResponse, receive_head, send
+from flask_aibridge.bridge.heads import request_head
 from flask_aibridge.bridge.received import ReceivedResponse
 from flask_aibridge.bridge.switch import Switch, stopper
 
@@ -75,6 +83,34 @@ class _Switched(HTTPConnectionPool):
             line.switch.attach(stopper(conn.sock))
         return super()._make_request(conn, *args, **kwargs)
 
+    def exchange(
+        self, line: Line, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> DirectResponse:
+        """As ``urlopen``, on the connection's own socket; the response's body is still to be read."""
+        conn: Any = self._get_conn()
+        try:
+            conn.line = line
+            if conn.sock is None:
+                self._connect(conn)
+            else:
+                line.switch.attach(stopper(conn.sock))
+            if conn.sock.gettimeout() != self.timeout.read_timeout:
+                conn.sock.settimeout(self.timeout.read_timeout)
+            send(conn.sock, request_head(method, target, _host_of(conn), headers, body), body)
+            return DirectResponse(conn, self, receive_head(conn.sock, method))
+        except BaseException:
+            conn.close()
+            self._put_conn(conn)
+            raise
+
+    def _connect(self, conn: Any) -> None:
+        conn.timeout = self.timeout.connect_timeout
+        try:
+            conn.connect()
+            self._validate_conn(conn)
+        except (ssl.SSLError, CertificateError) as error:
+            raise SSLError(error) from error
+
     def _put_conn(self, conn: Any) -> None:
         if conn is not None and conn.line is not None:
             conn.line.switch.detach()
@@ -104,11 +140,38 @@ class UpstreamPool(urllib3.PoolManager):
         timeout = urllib3.Timeout(connect=connect_timeout, read=read_timeout)
         super().__init__(HOSTS, timeout=timeout, maxsize=idle_connections, **connection_pool_kw)
         self.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self._known: dict[tuple[str | None, str | None, int | None], Any] = {}
+
+    def exchange(
+        self, line: Line, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> DirectResponse:
+        """Send one request and return the head of its answer; the body is still to be read."""
+        parsed = _parsed(url)
+        name = (parsed.scheme, parsed.host, parsed.port)
+        pool: Any = self._known.get(name)
+        if pool is None or pool.pool is None:  # it was closed to make room for another host's
+            pool = self.connection_from_host(parsed.host, port=parsed.port, scheme=parsed.scheme)
+            self._known[name] = pool
+        response: DirectResponse = pool.exchange(line, method, parsed.request_uri, headers, body)
+        line.response = response
+        return response
 
     def clear(self) -> None:
         """Close the idle connections now; urllib3's own would leave that to the garbage collector."""
         pools = [self.pools.get(key) for key in self.pools.keys()]  # noqa: SIM118 - it refuses iteration
         super().clear()
+        self._known.clear()
         for pool in pools:
             if pool is not None:
                 pool.close()
+
+
+@lru_cache(256)
+def _parsed(url: str) -> Url:
+    return parse_url(url)
+
+
+def _host_of(conn: Any) -> str:
+    """What goes into the Host header."""
+    host = f"[{conn.host}]" if ":" in conn.host else conn.host
+    return host if conn.port in (None, conn.default_port) else f"{host}:{conn.port}"

@@ -55,6 +55,9 @@ class ReceivedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None):
         self._wire = _Wire(sock)
         super().__init__(_Makefile(self._wire), debuglevel, method, url)  # type: ignore[arg-type]
+        self._begin(sock)
+
+    def _begin(self, sock: Any) -> None:
         self._sock = sock
         self._dechunker: Dechunker | None = None
         self._body_left: int | None = None
@@ -78,11 +81,15 @@ class ReceivedResponse(http.client.HTTPResponse):
         else:
             self._body_left = length
         if self.fp is not None:
-            self._wire.parked = True
-            self._early = self.fp.peek()  # what came along with the head
+            self._early = self._come_along()
         self._limit = self._timeout = self._sock.gettimeout()
         if self._body_left == 0:
             self.close()
+
+    def _come_along(self) -> bytes:
+        """What of the body came along with the head."""
+        self._wire.parked = True
+        return self.fp.peek()
 
     def receive(self, patience: float | None = None) -> bytes:
         """Return bytes of the body, waiting for the first; none at all means that it is whole.

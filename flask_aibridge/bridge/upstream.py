@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from flask_aibridge.bridge.caller import Cancellation
 from flask_aibridge.bridge.connections import Line, UpstreamPool, current_line
+from flask_aibridge.bridge.direct import DirectResponse
 from flask_aibridge.bridge.received import READ_SIZE, ReceivedResponse
 from flask_aibridge.bridge.switch import (
     Switch,
@@ -50,7 +51,7 @@ class Answer:
 
     def __init__(
         self,
-        response: urllib3.BaseHTTPResponse,
+        response: urllib3.BaseHTTPResponse | DirectResponse,
         switch: Switch,
         forget: Callable[[], None],
         received: ReceivedResponse | None = None,
@@ -158,10 +159,13 @@ class Upstream:
         headers: Mapping[str, str],
         body: bytes,
     ) -> Answer:
-        line = Line(switch)
+        line, pool = Line(switch), self._live_pool()
+        if isinstance(pool, UpstreamPool):
+            direct = pool.exchange(line, method, url, headers, body)
+            return Answer(direct, switch, forget, direct)
         token = current_line.set(line)
         try:
-            response = self._live_pool().urlopen(
+            response = pool.urlopen(
                 method,
                 url,
                 body=body or (None if method in ("GET", "HEAD", "DELETE") else b""),

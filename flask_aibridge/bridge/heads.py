@@ -1,0 +1,137 @@
+"""Pure: heads of HTTP/1.1 messages: a request's, written, and a response's, read (RFC 9112).
+
+For the one connection between the bridge and a provider, where ``http.client`` and the e-mail parser under it take
+longer than everything that the bridge itself does for a request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from http.client import BadStatusLine, HTTPException
+from typing import Final, NamedTuple
+
+MAX_HEAD: Final = 128 * 1024
+"""Bytes of a response's head; those of providers have one or two thousand."""
+
+MAX_HEADERS: Final = 100
+"""Header fields of a response, as in ``http.client``."""
+
+_CONTINUE: Final = range(100, 200)
+_SWITCHING_PROTOCOLS: Final = 101
+_BODILESS: Final = (204, 304)
+_END: Final = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE: Final = re.compile(r"HTTP/1\.([01]) +([1-9][0-9]{2})(?: ([^\r\n]*))?", re.ASCII)
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_METHODS_WITHOUT_BODY: Final = ("GET", "HEAD", "DELETE")
+
+
+class Head(NamedTuple):
+    """The head of a final response. ``length`` is that of its body, null where the chunked coding or the end of the
+    connection tells; ``early`` is what came along behind the head."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    chunked: bool
+    length: int | None
+    closes: bool
+    early: bytes
+
+
+def request_head(method: str, target: str, host: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The head of a request, with the length of its body.
+
+    Raises ``ValueError`` for what would make more, or other, lines of it.
+    """
+    lines = [f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n"]
+    lines += [f"{_checked(name)}: {value}\r\n" for name, value in headers.items()]
+    if body or method not in _METHODS_WITHOUT_BODY:
+        lines.append(f"Content-Length: {len(body)}\r\n")
+    lines.append("\r\n")
+    head = "".join(lines)
+    breaks = len(lines) + 1  # the first has two
+    if head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head:
+        raise ValueError("A header, or the target, of a request to a provider has a line break in it.")
+    return head.encode("latin-1")
+
+
+@lru_cache(512)
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name[:64]!r} is no name of a header.")
+    return name
+
+
+def read_head(data: bytes, method: str) -> Head | None:
+    """The head of the final response that ``data`` begins with, interim ones left out; null where it is not whole yet.
+
+    Raises ``http.client.HTTPException`` for what is none.
+    """
+    while True:
+        end = _END.search(data)
+        if end is None:
+            if len(data) > MAX_HEAD:
+                raise HTTPException("the head of the answer has no end")
+            return None
+        head = _parsed(data[: end.start()].decode("latin-1"), data[end.end() :], method)
+        if head.status not in _CONTINUE or head.status == _SWITCHING_PROTOCOLS:
+            return head
+        data = head.early
+
+
+def _parsed(text: str, early: bytes, method: str) -> Head:
+    lines = text.split("\n")
+    first = lines[0].rstrip("\r")
+    found = _STATUS_LINE.fullmatch(first)
+    if found is None:
+        raise BadStatusLine(first[:100])
+    headers, known = _fields(lines)
+    status, chunked = int(found[2]), known.get("transfer-encoding", "").lower() == "chunked"
+    length = None if chunked else _length(known.get("content-length"))
+    if status in _BODILESS or status in _CONTINUE or method == "HEAD":
+        chunked, length = False, 0
+    tokens = known.get("connection", "").lower()
+    closes = "close" in tokens or (length is None and not chunked)
+    if found[1] == "0" and "keep-alive" not in tokens:
+        closes = True
+    return Head(status, (found[3] or "").strip(), headers, chunked, length, closes, early)
+
+
+def _fields(lines: list[str]) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Each header field as it came, and by its name in lower case, where fields of one name are one list."""
+    if len(lines) > MAX_HEADERS + 1:
+        raise HTTPException(f"the answer has more than {MAX_HEADERS} headers")
+    headers: list[tuple[str, str]] = []
+    known: dict[str, str] = {}
+    for line in lines[1:]:
+        if line[:1] in (" ", "\t") and headers:  # RFC 9112 section 5.2: a folded line is one with a space
+            name, value = headers.pop()
+            headers.append((name, f"{value} {line.strip()}"))
+            continue
+        name, colon, value = line.partition(":")
+        if not colon or not _checked_of_response(name):
+            raise HTTPException("the head of the answer has a line that is no header")
+        value = value.strip(" \t\r")
+        headers.append((name, value))
+        lower = name.lower()
+        known[lower] = f"{known[lower]}, {value}" if lower in known else value
+    return headers, known
+
+
+@lru_cache(512)
+def _checked_of_response(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def _length(value: str | None) -> int | None:
+    """As urllib3 reads it: the same length twice is one length, and what is no number is none."""
+    if value is None:
+        return None
+    lengths = {part.strip() for part in value.split(",")}
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in lengths):
+        return None
+    if len({int(part) for part in lengths}) > 1:
+        raise HTTPException("the answer has several lengths")
+    return int(lengths.pop())
