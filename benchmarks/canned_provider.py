@@ -1,7 +1,7 @@
 """A provider that costs next to nothing: OpenAI Chat Completions from canned bytes, in a process of its own.
 
 The model's name says what the answer is: ``stand-in`` answers with one document, or, asked to stream, with 20 events at
-once; ``stand-in-500-2000`` streams 500 events, one every 2,000 µs, each sent by itself, as a model speaks.
+once; ``stand-in-500-2000`` streams 500 events, one every 2,000 µs, each sent by itself, as a model speaks; with 0, one after the other as they are taken.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ LONG = (500, 2000)
 """Events of a long stream, and the µs between two: a fast model."""
 
 LONG_MODEL = f"{MODEL}-{LONG[0]}-{LONG[1]}"
+FAST_EVENTS = 2000
+FAST_MODEL = f"{MODEL}-{FAST_EVENTS}-0"
 STOP_SECONDS = 5.0
 _MODEL = re.compile(rb'"model":\s*"[a-z-]+(?:-(\d+)-(\d+))?"')
 _STREAM = re.compile(rb'"stream":\s*true')
@@ -99,10 +101,10 @@ class _Connection(asyncio.Protocol):
             self._transport.write(self.document)
             return
         model = _MODEL.search(body)
-        paced = model is not None and model[1] is not None
-        events, pause = (int(model[1]), int(model[2])) if model and paced else (EVENTS, 0)
+        long = model is not None and model[1] is not None
+        events, pause = (int(model[1]), int(model[2])) if model and long else (EVENTS, 0)
         pieces = stream(events, _USAGE.search(body) is not None)
-        if paced:
+        if pause:
             self._sending = asyncio.create_task(self._pace(pieces, pause / 1e6))
         else:
             for piece in pieces:

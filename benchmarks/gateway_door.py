@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import gateway_apps
-from canned_provider import EVENTS, LONG
-from gateway_load import BLOCKING, LONG_STREAMING, STREAMING, Client
+from canned_provider import EVENTS, FAST_EVENTS, LONG
+from gateway_load import BLOCKING, FAST_STREAMING, LONG_STREAMING, STREAMING, Client
 from gateway_load import Target as Address
 from gateway_servers import Serving, gunicorn, litellm
 from measure import Figure, Section, Spread, Target, spread
@@ -78,7 +78,23 @@ def measure(servings: Sequence[Serving], *, rounds: int) -> list[Section]:
     return [
         _requests("A blocking request by the public door", servings, BLOCKING, rounds, BLOCKING_AIM),
         _requests(f"A stream of {EVENTS} events by the public door", servings, STREAMING, rounds, STREAM_AIM),
-        _events(servings, rounds),
+        _events(
+            "An event of a long stream by the public door",
+            servings,
+            FAST_STREAMING,
+            FAST_EVENTS,
+            rounds,
+            f"{LONG_STREAMS} streams at once of {FAST_EVENTS:,} events, as fast as they are taken",
+        ),
+        _events(
+            "An event that comes alone, by the public door",
+            servings,
+            LONG_STREAMING,
+            LONG[0],
+            rounds,
+            f"{LONG_STREAMS} streams at once of {LONG[0]} events, one every {LONG[1] / 1000:g} ms on each: "
+            "most of it is waking up",
+        ),
     ]
 
 
@@ -115,31 +131,28 @@ def _cpu_of(serving: Serving, work: Callable[[], object]) -> float:
     return serving.cpu() - before
 
 
-def _events(servings: Sequence[Serving], rounds: int) -> Section:
-    events, pause = LONG
+def _events(
+    title: str, servings: Sequence[Serving], body: bytes, events: int, rounds: int, note: str
+) -> Section:
     asked = [serving for serving in servings if serving.pid]
     laps = {serving.name: _Laps() for serving in servings}
     with ThreadPoolExecutor(LONG_STREAMS) as pool:
-        for number in range(max(2, rounds // 4)):
+        for number in range(max(2, rounds // 3)):
             for serving in asked if number % 2 else asked[::-1]:
-                cpu = _cpu_of(serving, lambda serving=serving: _stream_together(pool, serving))
+                cpu = _cpu_of(serving, lambda serving=serving: _stream_together(pool, serving, body))
                 laps[serving.name].cpu.append(cpu / LONG_STREAMS / events * 1e6)
-    return Section(
-        "An event of a long stream by the public door",
-        _cpu_figures(laps, "µs", EVENT_AIM),
-        notes=[f"{LONG_STREAMS} streams at once of {events} events, one every {pause / 1000:g} ms on each"],
-    )
+    return Section(title, _cpu_figures(laps, "µs", EVENT_AIM), notes=[note])
 
 
-def _stream_together(pool: ThreadPoolExecutor, serving: Serving) -> None:
-    for done in [pool.submit(_stream_once, serving) for _ in range(LONG_STREAMS)]:
+def _stream_together(pool: ThreadPoolExecutor, serving: Serving, body: bytes) -> None:
+    for done in [pool.submit(_stream_once, serving, body) for _ in range(LONG_STREAMS)]:
         done.result()
 
 
-def _stream_once(serving: Serving) -> None:
+def _stream_once(serving: Serving, body: bytes) -> None:
     client = Client(serving.target)
     try:
-        client.ask(LONG_STREAMING)
+        client.ask(body)
     finally:
         client.close()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
-from canned_provider import LONG_MODEL, MODEL
+from canned_provider import FAST_MODEL, LONG_MODEL, MODEL
 
 SECONDS = 30.0
 """How long an answer may take."""
@@ -26,6 +26,7 @@ def body_of(model: str = MODEL, *, stream: bool = False) -> bytes:
 BLOCKING = body_of()
 STREAMING = body_of(stream=True)
 LONG_STREAMING = body_of(LONG_MODEL, stream=True)
+FAST_STREAMING = body_of(FAST_MODEL, stream=True)
 
 
 @dataclass(frozen=True)

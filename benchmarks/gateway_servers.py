@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gateway_apps
-from canned_provider import LONG_MODEL, MODEL
+from canned_provider import FAST_MODEL, LONG_MODEL, MODEL
 from gateway_load import Target
 
 START_SECONDS = 90.0
@@ -78,7 +78,7 @@ def litellm(python: Path, provider: str) -> Iterator[Serving]:
                     "api_key": gateway_apps.PROVIDER_KEY,
                 },
             }
-            for model in (MODEL, LONG_MODEL)
+            for model in (MODEL, LONG_MODEL, FAST_MODEL)
         ]
         # JSON is YAML.
         config.write_text(json.dumps({"model_list": models, "litellm_settings": {"telemetry": False}}))
