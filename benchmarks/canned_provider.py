@@ -1,7 +1,8 @@
 """A provider that costs next to nothing: OpenAI Chat Completions from canned bytes, in a process of its own.
 
 The model's name says what the answer is: ``stand-in`` answers with one document, or, asked to stream, with 20 events at
-once; ``stand-in-500-2000`` streams 500 events, one every 2,000 µs, each sent by itself, as a model speaks; with 0, one after the other as they are taken.
+once; ``stand-in-500-2000`` streams 500 events, one every 2,000 µs, each sent by itself, as a model speaks; with 0, as
+fast as they are taken.
 """
 
 from __future__ import annotations

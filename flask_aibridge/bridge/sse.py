@@ -117,6 +117,8 @@ class SSEParser:
 
 def parse_block(block: bytes) -> Event | None:
     """Parse the lines of one event, LF between them and without the blank line; null where it has no data."""
+    if block.startswith(b"data: ") and b"\n" not in block:  # as most are
+        return Event("message", block[6:])
     name, data = b"", []
     for line in block.split(b"\n"):
         if line.startswith(b"data:"):

@@ -40,9 +40,11 @@ class Withholder:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes of the stream; return those that pass now."""
-        if self._is_plain(data):
+        plain = self._plain(data)
+        if plain == len(data):
             return data
-        kept: list[bytes] = []
+        kept: list[bytes] = [data[:plain]]
+        data = data[plain:]
         if self._may_end_in_lf and data:
             self._may_end_in_lf = False
             if data[0] == 0x0A:
@@ -56,10 +58,15 @@ class Withholder:
         held, self._held = self._held, b""
         return held
 
-    def _is_plain(self, data: bytes) -> bool:
+    def _plain(self, data: bytes) -> int:
+        """How many of the bytes are whole events of which none is to be withheld, without a look at each of them."""
         if self._held or self._passes or self._may_end_in_lf or not data.endswith(_WHOLE):
-            return False
-        return self._suspicious.search(data) is None
+            return 0
+        found = self._suspicious.search(data)
+        if found is None:
+            return len(data)
+        ends = [(data.rfind(end, 0, found.start()), len(end)) for end in _WHOLE]
+        return max(at + length if at >= 0 else 0 for at, length in ends)
 
     def _events(self, data: bytes) -> Iterator[bytes]:
         seen = max(len(self._held) - _LONGEST_END + 1, 0)
