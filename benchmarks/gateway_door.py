@@ -33,7 +33,6 @@ LONG_STREAMS = 4
 SETTLE_SECONDS = 0.1
 """What is recorded is stored 50 ms later: it belongs to the requests that it is of."""
 
-WARM = 100
 OURS, UNRECORDED, BARE, DIRECT = "ours", "ours, unrecorded", "bare Flask proxy", "provider"
 
 
@@ -100,24 +99,20 @@ def measure(servings: Sequence[Serving], *, rounds: int) -> list[Section]:
 
 def _requests(title: str, servings: Sequence[Serving], body: bytes, rounds: int, aim: Target) -> Section:
     laps = {serving.name: _Laps() for serving in servings}
-    clients = {serving.name: Client(serving.target) for serving in servings}
-    try:
-        for client in clients.values():
-            for _ in range(WARM):
-                client.ask(body)
-        for number in range(rounds):
-            for serving in servings if number % 2 else servings[::-1]:
-                lap, ask = laps[serving.name], clients[serving.name].ask
-                cpu = _cpu_of(serving, lambda ask=ask, lap=lap: _ask_many(ask, body, lap))
-                lap.cpu.append(cpu / REQUESTS * 1e3)
-    finally:
-        for client in clients.values():
-            client.close()
+    for serving in servings:
+        _ask_many(serving, body, _Laps())
+    for number in range(rounds):
+        for serving in servings if number % 2 else servings[::-1]:
+            lap = laps[serving.name]
+            cpu = _cpu_of(serving, lambda serving=serving, lap=lap: _ask_many(serving, body, lap))
+            lap.cpu.append(cpu / REQUESTS * 1e3)
     return Section(title, [*_cpu_figures(laps, "ms", aim), *_latency_figures(laps)])
 
 
-def _ask_many(ask: Callable[[bytes], float], body: bytes, lap: _Laps) -> None:
-    lap.took += [ask(body) * 1e3 for _ in range(REQUESTS)]
+def _ask_many(serving: Serving, body: bytes, lap: _Laps) -> None:
+    """On one connection, made anew in each round: servers close what is idle for a while."""
+    with contextlib.closing(Client(serving.target)) as client:
+        lap.took += [client.ask(body) * 1e3 for _ in range(REQUESTS)]
 
 
 def _cpu_of(serving: Serving, work: Callable[[], object]) -> float:
