@@ -94,8 +94,8 @@ def _parsed(text: str, early: bytes, method: str) -> Head:
         chunked, length = False, 0
     tokens = known.get("connection", "").lower()
     closes = "close" in tokens or (length is None and not chunked)
-    if found[1] == "0" and "keep-alive" not in tokens:
-        closes = True
+    if status in _CONTINUE or (found[1] == "0" and "keep-alive" not in tokens):
+        closes = True  # after 101 the connection speaks something else
     return Head(status, (found[3] or "").strip(), headers, chunked, length, closes, early)
 
 

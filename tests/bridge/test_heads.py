@@ -85,6 +85,7 @@ def test_heads_are_read_as_http_client_reads_them(
         (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n", False, 5, True),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n", False, 5, False),
         (b"HTTP/1.1 204\r\n", False, 0, False),
+        (b"HTTP/1.1 101 Switching Protocols\r\n", False, 0, True),
         (b"HTTP/1.1 304 \r\nContent-Length: 5\r\n", False, 0, False),
         (
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\n"
