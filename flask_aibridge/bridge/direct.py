@@ -10,7 +10,7 @@ import http.client
 from contextlib import suppress
 from typing import Any
 
-from flask_aibridge.bridge.heads import Head, read_head
+from flask_aibridge.bridge.heads import BadHead, Head, read_head
 from flask_aibridge.bridge.received import READ_SIZE, ReceivedResponse
 
 
@@ -79,7 +79,10 @@ def receive_head(sock: Any, method: str) -> Head:
                 raise http.client.IncompleteRead(b"")
             raise http.client.RemoteDisconnected("Remote end closed connection without response")
         data = data + piece if data else piece
-        head = read_head(data, method)
+        try:
+            head = read_head(data, method)
+        except BadHead as error:
+            raise http.client.HTTPException(str(error)) from error
         if head is not None:
             return head
 

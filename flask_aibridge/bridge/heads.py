@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from http.client import BadStatusLine, HTTPException
 from typing import Final, NamedTuple
 
 MAX_HEAD: Final = 128 * 1024
@@ -25,6 +24,10 @@ _END: Final = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE: Final = re.compile(r"HTTP/1\.([01]) +([1-9][0-9]{2})(?: ([^\r\n]*))?", re.ASCII)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _METHODS_WITHOUT_BODY: Final = ("GET", "HEAD", "DELETE")
+
+
+class BadHead(Exception):
+    """The bytes are not the head of a response."""
 
 
 class Head(NamedTuple):
@@ -67,13 +70,13 @@ def _checked(name: str) -> str:
 def read_head(data: bytes, method: str) -> Head | None:
     """The head of the final response that ``data`` begins with, interim ones left out; null where it is not whole yet.
 
-    Raises ``http.client.HTTPException`` for what is none.
+    Raises ``BadHead`` for what is none.
     """
     while True:
         end = _END.search(data)
         if end is None:
             if len(data) > MAX_HEAD:
-                raise HTTPException("the head of the answer has no end")
+                raise BadHead("the head of the answer has no end")
             return None
         head = _parsed(data[: end.start()].decode("latin-1"), data[end.end() :], method)
         if head.status not in _CONTINUE or head.status == _SWITCHING_PROTOCOLS:
@@ -86,7 +89,7 @@ def _parsed(text: str, early: bytes, method: str) -> Head:
     first = lines[0].rstrip("\r")
     found = _STATUS_LINE.fullmatch(first)
     if found is None:
-        raise BadStatusLine(first[:100])
+        raise BadHead("the answer does not begin as one of HTTP/1.1 does")
     headers, known = _fields(lines)
     status, chunked = int(found[2]), known.get("transfer-encoding", "").lower() == "chunked"
     length = None if chunked else _length(known.get("content-length"))
@@ -102,7 +105,7 @@ def _parsed(text: str, early: bytes, method: str) -> Head:
 def _fields(lines: list[str]) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """Each header field as it came, and by its name in lower case, where fields of one name are one list."""
     if len(lines) > MAX_HEADERS + 1:
-        raise HTTPException(f"the answer has more than {MAX_HEADERS} headers")
+        raise BadHead(f"the answer has more than {MAX_HEADERS} headers")
     headers: list[tuple[str, str]] = []
     known: dict[str, str] = {}
     for line in lines[1:]:
@@ -112,7 +115,7 @@ def _fields(lines: list[str]) -> tuple[list[tuple[str, str]], dict[str, str]]:
             continue
         name, colon, value = line.partition(":")
         if not colon or not _checked_of_response(name):
-            raise HTTPException("the head of the answer has a line that is no header")
+            raise BadHead("the head of the answer has a line that is no header")
         value = value.strip(" \t\r")
         headers.append((name, value))
         lower = name.lower()
@@ -133,5 +136,5 @@ def _length(value: str | None) -> int | None:
     if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in lengths):
         return None
     if len({int(part) for part in lengths}) > 1:
-        raise HTTPException("the answer has several lengths")
+        raise BadHead("the answer has several lengths")
     return int(lengths.pop())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_aibridge.bridge.heads import MAX_HEAD, MAX_HEADERS, read_head, request_head
+from flask_aibridge.bridge.heads import MAX_HEAD, MAX_HEADERS, BadHead, read_head, request_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 NAMES = st.text("abcXYZ-019", min_size=1, max_size=8)
@@ -142,5 +142,5 @@ def test_half_a_head_is_waited_for(size: int) -> None:
 )
 def test_what_is_no_head_is_refused(data: bytes) -> None:
     """So that nobody goes on with half of what was meant."""
-    with pytest.raises(http.client.HTTPException):
+    with pytest.raises(BadHead):
         read_head(data, "POST")
