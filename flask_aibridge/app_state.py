@@ -264,6 +264,7 @@ class AppState:
             authorizer,
             self.mcp_configurator(),
             self.provider_configurator(),
+            rate_limit=self.settings.rate_limit,
             observer=callbacks.observer,
         )
 
@@ -313,7 +314,13 @@ class AppState:
         in_memory = settings.redis_url is not None and settings.redis_url.startswith("memory:")
         folder = Path(self.instance_path, SPOOL_FOLDER)
         spool = None if in_memory else Spool(folder, max_bytes=settings.spool_bytes)
-        return Recording(self.services(), spool=spool, mode=mode, record_content=settings.record_content)
+        return Recording(
+            self.services(),
+            spool=spool,
+            mode=mode,
+            record_content=settings.record_content,
+            rate_limit=settings.rate_limit,
+        )
 
 
 _states: WeakSet[AppState] = WeakSet()

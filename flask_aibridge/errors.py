@@ -12,6 +12,7 @@
             ├── InvalidRecord       a record cannot be stored; also a ``ValueError``
             ├── ServicesUnavailable the services, or their store, are away; ``.retry_after`` in seconds
             │   └── KeyNotChecked   the host's own callback, or Authorizer, could not say whose a key is
+            ├── RateLimited         a caller sends more requests than it may; ``.retry_after`` in seconds
             ├── Unsealable          an encrypted value cannot be opened with ``AIBRIDGE_SECRET_KEY``
             ├── NotRecorded         neither the store nor the spool takes a record; a request must not go on
             └── ProtocolMismatch    client and server of the RPC, or their keys, do not fit each other
@@ -35,6 +36,7 @@ __all__ = [
     "LicenseError",
     "NotRecorded",
     "ProtocolMismatch",
+    "RateLimited",
     "SecretKeyMissing",
     "ServiceError",
     "ServicesUnavailable",
@@ -125,6 +127,23 @@ class ServicesUnavailable(ServiceError):
 class KeyNotChecked(ServicesUnavailable):
     """What the host has of its own to say whose a key is (``key_loader``, an Authorizer) failed. That says something of
     this key, which anybody may have sent, and nothing of the store."""
+
+
+class RateLimited(ServiceError):
+    """A caller sends more requests than it may. The request counts for nothing, and is not recorded.
+
+    :param retry_after: seconds after which one more is allowed.
+    :param limit: the limit, as ``config.parse_rate_limit`` reads it.
+    """
+
+    def __init__(self, retry_after: float, limit: str) -> None:
+        super().__init__(f"The rate limit of {limit} is reached.")
+        self.retry_after = retry_after
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type[RateLimited], tuple[float, str]]:
+        """Pickle with both arguments."""
+        return type(self), (self.retry_after, self.limit)
 
 
 class Unsealable(ServiceError):

@@ -328,6 +328,8 @@ def _options(settings: Settings) -> BridgeOptions:
         circuit_breaker=settings.circuit_breaker,
         max_public=settings.max_concurrency,
         max_in_process=settings.max_in_process,
+        rate_limit=settings.rate_limit,
+        max_uploads=settings.max_uploads,
     )
 
 

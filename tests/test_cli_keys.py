@@ -69,13 +69,17 @@ class TestCreate:
 
     def test_everything_may_be_said(self, store: MemoryStore) -> None:
         limits = ["--provider", "openai", "--provider", "anthropic-*", "--model", "gpt-*"]
-        text = create(store, "ada", "--name", "laptop", "--expires", "30d", *limits)
+        text = create(
+            store, "ada", "--name", "laptop", "--expires", "30d", "--rate-limit", "60/minute", *limits
+        )
         authorization = store.authorize(Credential(key=text))
         assert authorization.display_name == "laptop"
         assert authorization.scopes == Scopes(("openai", "anthropic-*"), ("gpt-*",))
         row = store.api_key(id_of(text))
         assert row is not None
         assert row.key.expires_at is not None
+        assert str(row.key.rate_limit) == "60/minute burst=60"
+        assert "60/minute burst=60" in run(lambda: store, "list").stdout
         assert timedelta(days=29) < row.key.expires_at - datetime.now(UTC) < timedelta(days=31)
 
     @pytest.mark.parametrize(
@@ -87,6 +91,7 @@ class TestCreate:
             (["create", "ada", "--model", "a*b"], "at its end"),
             (["create", "ada", "--expires", "2020-01-01"], "in the future"),
             (["create", "ada", "--expires", "99999d"], "ten years"),
+            (["create", "ada", "--rate-limit", "often"], "60/minute burst=20"),
         ],
     )
     def test_wrong_values_are_explained(

@@ -18,7 +18,9 @@ from flask_aibridge.config import (
     KNOWN_KEYS,
     CircuitBreaker,
     ProviderSettings,
+    RateLimit,
     Settings,
+    parse_rate_limit,
     read_settings,
 )
 from flask_aibridge.config import settings as settings_module
@@ -516,6 +518,17 @@ class TestServices:
             ("AIBRIDGE_MAX_CONCURRENCY", True, "1 or more"),
             ("AIBRIDGE_MAX_IN_PROCESS", "100", "1 or more"),
             ("AIBRIDGE_MAX_IN_PROCESS", None, "1 or more"),
+            *(
+                ("AIBRIDGE_RATE_LIMIT", value, "'60/minute'.*'60/minute burst=20'")
+                for value in (
+                    *("60", "60/m", "0/minute", "60/minute burst=0", "60/minute burst=10001", "10001/second"),
+                    *("-1/minute", "60/minute/minute", "60 / minute", "x", 60, 1.5, True, ["60/minute"]),
+                )
+            ),
+            ("AIBRIDGE_MAX_UPLOADS", 0, "1 to 100.?000"),
+            ("AIBRIDGE_MAX_UPLOADS", True, "1 to 100.?000"),
+            ("AIBRIDGE_MAX_UPLOADS", None, "1 to 100.?000"),
+            ("AIBRIDGE_MAX_UPLOADS", "32", "1 to 100.?000"),
         ],
     )
     def test_a_wrong_value_is_shown_with_what_is_allowed(self, key: str, value: Any, allowed: str) -> None:
@@ -524,6 +537,38 @@ class TestServices:
             ConfigError, match=rf"^{key} is {re.escape(repr(value))}; it must be .*({allowed})"
         ):
             read(**{key: value})
+
+    @pytest.mark.parametrize(
+        ("text", "limit"),
+        [
+            ("60/minute", (60, 60, 60)),
+            (" 60/minute burst=20 ", (60, 60, 20)),
+            ("1/second", (1, 1, 1)),
+            ("20000/hour", (20_000, 3600, 10_000)),
+            ("5/day burst=10000", (5, 86400, 10_000)),
+        ],
+    )
+    def test_a_rate_limit(self, text: str, limit: tuple[int, int, int]) -> None:
+        """Without a burst, all of a period may come at once; its text says the same again."""
+        read_limit = read(AIBRIDGE_RATE_LIMIT=text).rate_limit
+        assert read_limit == RateLimit(*limit)
+        assert parse_rate_limit(str(read_limit)) == read_limit
+        assert read(AIBRIDGE_RATE_LIMIT="").rate_limit is read().rate_limit is None
+
+    @pytest.mark.parametrize(
+        ("requests", "per", "interval"), [(60, 60, 10**6), (7, 60, 8_571_429), (10**4, 1, 100)]
+    )
+    def test_the_time_between_two_requests_is_rounded_up(
+        self, requests: int, per: int, interval: int
+    ) -> None:
+        """So that the limit is never exceeded."""
+        assert RateLimit(requests, per, 1).interval == interval
+
+    @pytest.mark.parametrize("parts", [(0, 1, 1), (1, 2, 1), (1, 1, 0), (10_001, 1, 1), (1, 1, 10_001)])
+    def test_a_limit_that_cannot_be_kept_is_none(self, parts: tuple[int, int, int]) -> None:
+        """However it was made."""
+        with pytest.raises(ValueError, match="60/minute"):
+            RateLimit(*parts)
 
     @pytest.mark.parametrize(
         ("value", "named"),

@@ -13,6 +13,7 @@ from typing import Final
 
 from flask_aibridge.api.problems import Problem
 from flask_aibridge.api.signals import announce
+from flask_aibridge.config import RateLimit
 from flask_aibridge.services import api_keys
 from flask_aibridge.services.interfaces import APIKey, Scopes
 from flask_aibridge.services.storage import APIKeyRow, Store
@@ -57,6 +58,7 @@ def create_key(
     display_name: str = "",
     expires_at: datetime | None = None,
     scopes: Scopes | None = None,
+    rate_limit: RateLimit | None = None,
 ) -> IssuedKey:
     """Store a new key of ``owner``'s."""
     key_id, secret = api_keys.generate(secrets.token_bytes(api_keys.RANDOM_BYTES))
@@ -68,6 +70,7 @@ def create_key(
         display_name=display_name,
         expires_at=expires_at,
         scopes=scopes,
+        rate_limit=rate_limit,
     )
     store.put_api_key(row)
     announce("created", "api_key", key_id, by=by)

@@ -18,7 +18,7 @@ from flask_aibridge.api.schemas import DEFAULT_LIMIT, read_query
 from flask_aibridge.services import api_keys
 from flask_aibridge.services.api_keys import standing
 from flask_aibridge.services.interfaces import APIKey, Scopes
-from flask_aibridge.services.schemas.fields import MAX_NAME, Moment, Name
+from flask_aibridge.services.schemas.fields import MAX_NAME, Limit, Moment, Name
 from flask_aibridge.services.storage import MAX_LIMIT
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ class ScopesSchema(Schema):
     )
 
 
+_RATE_LIMIT: Final = {"type": "string", "description": "Such as 60/minute, or 60/minute burst=20."}
+
+
 class NewKeySchema(Schema):
     """A key to be made. ``expires_in`` is in seconds; without either expiry the key lives until it is revoked."""
 
@@ -79,6 +82,7 @@ class NewKeySchema(Schema):
         validate=validate.Range(1, int(key_changes.MAX_LIFETIME.total_seconds())),
     )
     scopes = fields.Nested(ScopesSchema, allow_none=True, load_default=None)
+    rate_limit = Limit(allow_none=True, load_default=None, metadata=_RATE_LIMIT)
 
     @validates_schema
     def _check(self, data: Mapping[str, Any], **_options: Any) -> None:
@@ -111,6 +115,7 @@ class KeySchema(Schema):
     expires_at = Moment(allow_none=True)
     revoked_at = Moment(allow_none=True)
     last_used_at = Moment(allow_none=True)
+    rate_limit = Limit(allow_none=True, metadata=_RATE_LIMIT)
 
 
 _LISTED: Final = KeySchema()
@@ -241,6 +246,7 @@ def _wanted(body: Mapping[str, Any]) -> dict[str, Any]:
         "display_name": body["display_name"],
         "expires_at": expires_at,
         "scopes": Scopes(**limits),
+        "rate_limit": body["rate_limit"],
     }
 
 

@@ -15,17 +15,21 @@ from flask_aibridge.bridge.lineage import correlating_tool_call
 from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.providers.cool_downs import Lane
 from flask_aibridge.bridge.providers.directory import FixedProviders, Known, ProviderDirectory
+from flask_aibridge.bridge.rate_limiting import rate_limit_headers, too_many_requests
 from flask_aibridge.bridge.request import Refused
-from flask_aibridge.config import ProviderSettings
+from flask_aibridge.bridge.uploads import awaits_body
+from flask_aibridge.config import ProviderSettings, RateLimit
 from flask_aibridge.errors import (
     ConfigError,
     NotRecorded,
+    RateLimited,
     ServiceError,
     ServicesUnavailable,
     Unauthorized,
 )
 from flask_aibridge.services.authorizer import StaticKeys
 from flask_aibridge.services.interfaces import Admission, Credential, ProviderConfigurator
+from flask_aibridge.services.local_rate_limits import LocalRateLimits
 from flask_aibridge.services.records import APPLICATION, InterceptionStart, Record
 
 logger = logging.getLogger("flask_aibridge.bridge")
@@ -39,6 +43,8 @@ class Recording(Protocol):
     @property
     def provider_configurator(self) -> ProviderConfigurator: ...
 
+    def check(self, credential: Credential) -> None: ...
+
     def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission: ...
 
     def record(self, record: Record) -> None: ...
@@ -47,8 +53,11 @@ class Recording(Protocol):
 class Host(Protocol):
     """What stands behind a bridge: services, or nothing but what it was made with."""
 
+    def check(self, credential: Credential) -> None:
+        """Refuse a credential that would not be admitted, as far as that can be said cheaply."""
+
     def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
-        """Authorise, and record the start."""
+        """Authorise, count the request, and record the start."""
 
     def record(self, record: Record) -> None:
         """Record more of an interception that was started."""
@@ -60,9 +69,20 @@ class Host(Protocol):
 class Unrecorded:
     """A bridge with keys and providers of its own, and no services: it keeps no records."""
 
-    def __init__(self, providers: Iterable[ProviderSettings], api_keys: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        providers: Iterable[ProviderSettings],
+        api_keys: Mapping[str, str],
+        rate_limit: RateLimit | None = None,
+    ) -> None:
         self._providers = FixedProviders(providers)
         self._keys = StaticKeys(api_keys)
+        self._rate_limits = LocalRateLimits(rate_limit)
+
+    def check(self, credential: Credential) -> None:
+        """Whether it is anybody's key."""
+        if self._keys.find(credential) is None and credential.key is not None:
+            raise Unauthorized("unknown")
 
     def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
         """Whose key it is. An id that no key here has is taken as it is given: nobody else could say."""
@@ -71,7 +91,7 @@ class Unrecorded:
         authorization = self._keys.find(credential)
         if authorization is None and credential.key is not None:
             raise Unauthorized("unknown")
-        return Admission(authorization)
+        return Admission(authorization, rate=self._rate_limits.count(credential, authorization))
 
     def record(self, record: Record) -> None:
         """Nothing."""
@@ -90,6 +110,10 @@ class Recorded:
     def __init__(self, opened: Callable[[], Recording]) -> None:
         self._opened = opened
         self._directory: tuple[Recording, ProviderDirectory] | None = None
+
+    def check(self, credential: Credential) -> None:
+        """By the services, where they have not accepted it lately."""
+        self._opened().check(credential)
 
     def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
         """By the services, in one round trip."""
@@ -116,21 +140,33 @@ def admit(
 ) -> Admission:
     """Have the host authorise the caller, and record the interception that ``start`` describes, if it is one.
 
-    Without any credential nothing is asked of anybody, and ``start``, which may read the request's body, is not
-    called. Raises ``Refused``.
+    Without any credential nothing is asked of anybody. ``start``, which may receive the request's body, is called for
+    callers alone that are known, by now or from before. Raises ``Refused``.
     """
     credential = interception.credential
-    if credential is None and IN_PROCESS not in environ:
-        raise _unauthorized(interception, Unauthorized("missing"))
     try:
+        if IN_PROCESS not in environ:
+            _check(host, environ, credential)
         started = start()
         admission = host.admit(started, credential)
     except Unauthorized as error:
         raise _unauthorized(interception, error) from None
+    except RateLimited as error:
+        raise too_many_requests(error) from None
     except (ConfigError, ServiceError) as error:
         raise _cannot(error) from error
+    if admission.rate is not None:
+        interception.gateway_headers = rate_limit_headers(admission.rate)
     interception.admitted(admission.authorization, recorded=started is not None)
     return admission
+
+
+def _check(host: Host, environ: Mapping[str, Any], credential: Credential | None) -> None:
+    """Refuse a caller from outside whose body is not to be received."""
+    if credential is None:
+        raise Unauthorized("missing")
+    if awaits_body(environ):
+        host.check(credential)
 
 
 def describe(

@@ -24,6 +24,7 @@ from flask_aibridge.bridge.providers.circuits import Circuits
 from flask_aibridge.bridge.providers.cool_downs import Lane
 from flask_aibridge.bridge.providers.directory import Known
 from flask_aibridge.bridge.request import Refused, forwarded_path
+from flask_aibridge.bridge.uploads import Uploads
 from flask_aibridge.bridge.upstream import Answer, Upstream, UpstreamFailure
 from flask_aibridge.config import ProviderSettings
 from flask_aibridge.errors import ConfigError, ServiceError
@@ -69,10 +70,15 @@ class Bridge:
             raise TypeError(
                 "Give a Bridge either recording, whose services know the rest, or providers and api_keys."
             )
-        self._host: Host = Unrecorded(providers, api_keys or {}) if recording is None else Recorded(recording)
+        self._options = options or BridgeOptions()
+        self._host: Host = (
+            Unrecorded(providers, api_keys or {}, self._options.rate_limit)
+            if recording is None
+            else Recorded(recording)
+        )
+        self._uploads = Uploads(self._options.max_uploads)
         self._hooks: Sequence[Hook] = (LoggingHook(),) if hooks is None else tuple(hooks)
         self._upstream = Upstream(pool)
-        self._options = options or BridgeOptions()
         breaker = self._options.circuit_breaker
         self._circuits = None if breaker is None else Circuits(breaker)
         self._occupancy = Occupancy(self._options.max_public, self._options.max_in_process)
@@ -83,7 +89,9 @@ class Bridge:
         body: Iterable[bytes] = ()
         try:
             status, headers, body = self._respond(environ, interception)
-            start_response(status, [*headers, (INTERCEPTION_ID, interception.id)])
+            start_response(
+                status, [*headers, (INTERCEPTION_ID, interception.id), *interception.gateway_headers]
+            )
         except BaseException:
             if isinstance(body, StreamedBody):
                 body.close()
@@ -124,7 +132,7 @@ class Bridge:
     def _respond(self, environ: WSGIEnvironment, interception: Interception) -> Response:
         if is_probe(environ):
             return _present(interception)
-        request = Asked(environ, interception)
+        request = Asked(environ, interception, self._uploads)
         try:
             request.find(self._known(None))
             interception.exchange = self._occupancy.enter(cancellation_of(environ))
@@ -133,6 +141,7 @@ class Bridge:
         except KeysExhausted as exhausted:
             return refusal(interception, request.provider, exhausted, "upstream_error", exhausted.error_type)
         except Refused as refused:
+            request.discard()
             return refusal(interception, request.provider, refused, "refused")
         except UpstreamFailure as failure:
             return failed(interception, request.provider, failure)

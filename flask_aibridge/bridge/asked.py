@@ -21,6 +21,7 @@ from flask_aibridge.bridge.request import (
     split_path,
     wants_websocket,
 )
+from flask_aibridge.bridge.uploads import NoPlace, TooSlow, Uploads
 from flask_aibridge.services.interfaces import Admission, Scopes
 from flask_aibridge.services.records import InterceptionStart
 
@@ -42,8 +43,9 @@ def is_probe(environ: Mapping[str, Any]) -> bool:
 class Asked:
     """One request. Nothing is refused before the caller is known."""
 
-    def __init__(self, environ: Mapping[str, Any], interception: Interception) -> None:
+    def __init__(self, environ: Mapping[str, Any], interception: Interception, uploads: Uploads) -> None:
         self.environ = environ
+        self._uploads = uploads
         self.interception = interception
         self.name, self.path = split_path(environ)
         self.provider: Provider | None = None
@@ -51,6 +53,7 @@ class Asked:
         self._known: Known | None = None
         self._refused: Refused | None = None
         self._unreadable: Refused | None = None
+        self._received = False
         self._body: bytes | None = None
         self._document: Document | None = None
 
@@ -87,6 +90,8 @@ class Asked:
             return None
         try:
             document = self.document()
+        except (NoPlace, TooSlow):
+            raise  # before anything is counted or recorded
         except Refused as refused:
             self._unreadable = refused
             return None
@@ -103,10 +108,17 @@ class Asked:
     def body(self) -> bytes:
         """The request's body, read once, without the codings that it came in. Raises ``Refused``."""
         if self._body is None:
-            body = read_body(self.environ)
-            codings = self.environ.get("HTTP_CONTENT_ENCODING")
+            environ = self.environ
+            body = self._uploads.read(environ, self.interception.credential, lambda: read_body(environ))
+            self._received = True
+            codings = environ.get("HTTP_CONTENT_ENCODING")
             self._body = decoded_body(body, codings, MAX_REQUEST_BODY) if codings else body
         return self._body
+
+    def discard(self) -> None:
+        """Deal with a body that was not received, for a request that is refused."""
+        if not self._received:
+            self._uploads.discard(self.environ)
 
     def document(self) -> Document:
         """The request's body, read; empty for one that is no JSON object. Raises ``Refused``."""

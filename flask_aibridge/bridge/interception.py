@@ -73,6 +73,7 @@ class Interception:
         self._hooks = hooks
         self._take_record = record
         self.recorded = False
+        self.gateway_headers: list[tuple[str, str]] = []
         self._model: str | None = None
         self._usage: TokenUsage | None = None
         self._failure: Failed | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from flask_aibridge.config import CircuitBreaker
+from flask_aibridge.config import CircuitBreaker, RateLimit
 
 OnDisconnect: TypeAlias = Literal["cancel", "drain"]
 """What becomes of an answer whose caller has left: the provider is hung up on, or its last word is waited for."""
@@ -32,6 +32,9 @@ class BridgeOptions:
     :param on_disconnect: what becomes of an answer whose caller has left.
     :param allow_byok: whether callers over HTTP may bring their own provider credentials, with the gateway's key in
         ``X-AIBridge-Token``.
+    :param rate_limit: of each key from outside, null for none, where the bridge keeps no records; else its services
+        know.
+    :param max_uploads: how many request bodies are received at once from outside.
     :param actor_headers: whether providers are told, in ``X-AIBridge-Actor-…`` headers, on whose behalf they are asked.
     :param circuit_breaker: when a provider that keeps failing is left alone; null for never.
     :param max_public: requests by the public door that may be under way in one process; more are refused with 503.
@@ -48,3 +51,5 @@ class BridgeOptions:
     max_in_process: int = MAX_CONCURRENCY
     ping_seconds: float = PING_SECONDS
     drain_seconds: float = DRAIN_SECONDS
+    rate_limit: RateLimit | None = None
+    max_uploads: int = 32

@@ -85,10 +85,18 @@ def key() -> None:
 @click.option(
     "--model", "models", multiple=True, help="Limit it to this model, or to 'gpt-*'; may be repeated."
 )
+@click.option(
+    "--rate-limit", metavar="60/minute", help="Limit how often it may be used, as in '60/minute burst=20'."
+)
 @with_appcontext
 @for_people
 def create(
-    owner: str, name: str, expires: datetime | None, providers: Sequence[str], models: Sequence[str]
+    owner: str,
+    name: str,
+    expires: datetime | None,
+    providers: Sequence[str],
+    models: Sequence[str],
+    rate_limit: str | None,
 ) -> None:
     """Make an API key for OWNER and print it, this once."""
     wanted = {
@@ -96,6 +104,7 @@ def create(
         "display_name": name,
         "expires_at": None if expires is None else expires.isoformat(),
         "scopes": {"providers": list(providers) or None, "models": list(models) or None},
+        "rate_limit": rate_limit,
     }
     issued = key_changes.create_key(_store(), by=COMMAND_LINE, **validated(wanted))
     _print_once(issued)
@@ -163,6 +172,7 @@ _COLUMNS: Final = (
 def _cell(shown: dict[str, Any], column: str) -> str:
     if column == "limits":
         limits = [f"{kind}: {', '.join(names)}" for kind, names in shown["scopes"].items() if names]
+        limits += [shown["rate_limit"]] if shown["rate_limit"] else []
         return "; ".join(limits)
     value = str(shown[column] or "")
     return value[:19] + "Z" if column.endswith("_at") and value else value

@@ -71,6 +71,13 @@ force.
     ``None`` (default) for none, or ``{"failure_threshold": 5, "interval": 10, "timeout": 30, "max_requests": 3}``, with
     these as defaults: after so many failures in a row within an interval, a model is not asked at an endpoint of a
     provider for the seconds of the time-out, and then for so many requests, all of which have to succeed.
+``AIBRIDGE_RATE_LIMIT``
+    How many requests each API key may make by the public door: ``"60/minute"``, or ``"60/minute burst=20"`` where fewer
+    may come at once; the periods are ``second``, ``minute``, ``hour`` and ``day``. ``None`` (default): as many as it
+    likes. A key may have a limit of its own, which takes the place of this one.
+``AIBRIDGE_MAX_UPLOADS``
+    How many request bodies a process receives at once by the public door; default 32. Half as many threads as the
+    server has keep the others free of slow uploads.
 """
 
 from __future__ import annotations
@@ -88,6 +95,7 @@ from flask_aibridge.config.keys import (
     SECRET_KEY,
 )
 from flask_aibridge.config.providers import DEFAULT_BASE_URLS, ProviderSettings, check_provider
+from flask_aibridge.config.rate_limits import RateLimit, parse_rate_limit
 from flask_aibridge.config.settings import Settings, read_settings
 
 __all__ = [
@@ -103,7 +111,9 @@ __all__ = [
     "SECRET_KEY",
     "CircuitBreaker",
     "ProviderSettings",
+    "RateLimit",
     "Settings",
     "check_provider",
+    "parse_rate_limit",
     "read_settings",
 ]

@@ -31,6 +31,8 @@ MAX_IN_PROCESS: Final = "AIBRIDGE_MAX_IN_PROCESS"
 ALLOW_BYOK: Final = "AIBRIDGE_ALLOW_BYOK"
 ACTOR_HEADERS: Final = "AIBRIDGE_ACTOR_HEADERS"
 CIRCUIT_BREAKER: Final = "AIBRIDGE_CIRCUIT_BREAKER"
+RATE_LIMIT: Final = "AIBRIDGE_RATE_LIMIT"
+MAX_UPLOADS: Final = "AIBRIDGE_MAX_UPLOADS"
 DEFAULT_URL_PREFIX: Final = "/api/v2/aibridge"
 
 #: Every key with its default (that of the bridge depends on a constructor argument). A key ``AIBRIDGE_…`` that is not
@@ -62,6 +64,8 @@ DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
         ALLOW_BYOK: False,
         ACTOR_HEADERS: False,
         CIRCUIT_BREAKER: None,
+        RATE_LIMIT: None,
+        MAX_UPLOADS: 32,
     }
 )
 KNOWN_KEYS: Final = tuple(DEFAULTS)
@@ -83,6 +87,9 @@ MIN_SECRET: Final = 32
 MIN_SPOOL_BYTES: Final = 1024 * 1024
 MCP_FIELDS: Final = ("url", "tool_allow_regex", "tool_deny_regex")
 API_KEY_PREFIX: Final = "aib_"
+
+#: More request bodies than any server has threads for.
+MOST_UPLOADS: Final = 100_000
 
 #: The longest retention in days; it keeps dates that are computed from it within the calendar.
 MAX_DAYS: Final = 36_500

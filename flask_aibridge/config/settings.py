@@ -30,9 +30,11 @@ from flask_aibridge.config.keys import (
     LICENSE_STATUS,
     MAX_CONCURRENCY,
     MAX_IN_PROCESS,
+    MAX_UPLOADS,
     MCP_SERVERS,
     ON_DISCONNECT,
     PROVIDERS,
+    RATE_LIMIT,
     RECORD_CONTENT,
     RECORDING,
     REDIS_PREFIX,
@@ -43,6 +45,7 @@ from flask_aibridge.config.keys import (
     URL_PREFIX,
 )
 from flask_aibridge.config.providers import ProviderSettings, read_providers
+from flask_aibridge.config.rate_limits import RateLimit
 from flask_aibridge.errors import ConfigWarning
 
 
@@ -78,6 +81,8 @@ class Settings:
     allow_byok: bool = False
     actor_headers: bool = False
     circuit_breaker: CircuitBreaker | None = None
+    rate_limit: RateLimit | None = None
+    max_uploads: int = 32
 
 
 def read_settings(
@@ -118,6 +123,8 @@ def read_settings(
         allow_byok=values.switch(ALLOW_BYOK, config[ALLOW_BYOK]),
         actor_headers=values.switch(ACTOR_HEADERS, config[ACTOR_HEADERS]),
         circuit_breaker=read_circuit_breaker(config[CIRCUIT_BREAKER]),
+        rate_limit=values.rate_limit(config[RATE_LIMIT]),
+        max_uploads=values.max_uploads(config[MAX_UPLOADS]),
     )
 
 

@@ -29,11 +29,14 @@ from flask_aibridge.config.keys import (
     LICENSE_STATUS,
     LICENSE_STATUSES,
     MAX_DAYS,
+    MAX_UPLOADS,
     MCP_FIELDS,
     MCP_SERVERS,
     MIN_SECRET,
     MIN_SPOOL_BYTES,
+    MOST_UPLOADS,
     ON_DISCONNECT,
+    RATE_LIMIT,
     RECORDING,
     RECORDING_MODES,
     REDIS_PREFIX,
@@ -42,6 +45,7 @@ from flask_aibridge.config.keys import (
     SPOOL_BYTES,
     URL_PREFIX,
 )
+from flask_aibridge.config.rate_limits import FORM, RateLimit, parse_rate_limit
 from flask_aibridge.errors import ConfigError
 
 _PREFIX_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
@@ -213,6 +217,21 @@ def spool_bytes(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= MIN_SPOOL_BYTES:
         return value
     raise wrong(SPOOL_BYTES, value, f"a number of bytes, {MIN_SPOOL_BYTES} or more")
+
+
+def rate_limit(value: object) -> RateLimit | None:
+    if value is None or value == "":
+        return None
+    try:
+        return parse_rate_limit(value)
+    except (AttributeError, TypeError, ValueError):
+        raise wrong(RATE_LIMIT, value, f"{FORM}; or None for no limit") from None
+
+
+def max_uploads(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_UPLOADS:
+        return value
+    raise wrong(MAX_UPLOADS, value, f"a number of requests, 1 to {MOST_UPLOADS}")
 
 
 def secret_keys(value: object) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
+from flask_aibridge.config import RateLimit
 from flask_aibridge.errors import Unauthorized
 from flask_aibridge.services.interfaces import APIKey, Authorization, Credential, Scopes
 from flask_aibridge.services.storage import APIKeyRow
@@ -106,7 +107,7 @@ def check(row: APIKeyRow, secret: str | None, now: datetime) -> Refusal | None:
 
 def authorization_of(key: APIKey) -> Authorization:
     """Whom a key belongs to."""
-    return Authorization(key.owner, key.id, key.display_name or None, key.scopes)
+    return Authorization(key.owner, key.id, key.display_name or None, key.scopes, key.rate_limit)
 
 
 def new_row(
@@ -118,6 +119,7 @@ def new_row(
     display_name: str = "",
     expires_at: datetime | None = None,
     scopes: Scopes | None = None,
+    rate_limit: RateLimit | None = None,
 ) -> APIKeyRow:
     """What is stored of a new key."""
     key = APIKey(
@@ -127,6 +129,7 @@ def new_row(
         scopes=scopes or Scopes(),
         created_at=now,
         expires_at=expires_at,
+        rate_limit=rate_limit,
     )
     return APIKeyRow(key=key, secret_hash=secret_hash(secret))
 

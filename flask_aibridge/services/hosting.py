@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from flask_aibridge.config import RateLimit
 from flask_aibridge.errors import KeyNotChecked, ServicesUnavailable
 from flask_aibridge.services.authorizer import HostAuthorizer
 from flask_aibridge.services.interfaces import (
@@ -23,6 +24,7 @@ from flask_aibridge.services.interfaces import (
     Recorder,
     Services,
 )
+from flask_aibridge.services.rate_limits import counted_as
 from flask_aibridge.services.records import InterceptionStart, Record
 from flask_aibridge.services.storage import Store
 
@@ -39,6 +41,7 @@ class HostServices:
 
     :param store: gives the store, at the first call that needs it.
     :param authorizer: a :class:`HostAuthorizer`, or a whole Authorizer of the host's, which is then asked alone.
+    :param rate_limit: of each key that comes from outside and has none of its own; null for none.
     :param observer: sees every call, for tracing; a watch is one call, for as long as it lasts.
     """
 
@@ -49,8 +52,10 @@ class HostServices:
         mcp_configurator: MCPConfigurator,
         provider_configurator: ProviderConfigurator,
         *,
+        rate_limit: RateLimit | None = None,
         observer: CallObserver | None = None,
     ) -> None:
+        self._rate_limit = rate_limit
         self._find_store = store
         self._opened: Store | None = None
         self._asked = authorizer
@@ -78,10 +83,11 @@ class HostServices:
             except ServicesUnavailable as error:
                 error.not_asked = True
                 raise
-            if known is None:
-                return store.admit(start, credential)
-            admission = store.admit(_on_behalf_of(start, known), None)
-            return replace(admission, authorization=known)
+            if known is None or credential is None:
+                return store.admit(start, credential, limit=self._rate_limit)
+            start, limit = _on_behalf_of(start, known), known.rate_limit or self._rate_limit
+            name = None if credential.key is None else counted_as(known)
+            return replace(store.admit(start, None, limit=limit, counted_as=name), authorization=known)
 
     def close(self) -> None:
         """End watches and close the store's connections. Both can be used again."""

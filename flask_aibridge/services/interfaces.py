@@ -14,7 +14,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from flask_aibridge.config import ProviderSettings
+from flask_aibridge.config import ProviderSettings, RateLimit
 from flask_aibridge.services.records import InterceptionStart, Record
 
 
@@ -56,21 +56,34 @@ def _matches(patterns: tuple[str, ...] | None, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """Whom a credential belongs to. ``display_name`` is the key's own, for people."""
+    """Whom a credential belongs to. ``display_name`` is the key's own, for people; ``rate_limit`` too, null for the
+    gateway's."""
 
     user: str
     key_id: str | None = None
     display_name: str | None = None
     scopes: Scopes = field(default_factory=Scopes)
+    rate_limit: RateLimit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateStanding:
+    """Where a caller stands under a rate limit: ``remaining`` requests may come now, and one more after ``reset_after``
+    seconds, rounded up."""
+
+    limit: RateLimit
+    remaining: int
+    reset_after: int
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request may go ahead: on whose behalf (null where no credential was given), and under which version of the
-    configuration (see ``ProviderSet.version``)."""
+    """A request may go ahead: on whose behalf (null where no credential was given), under which version of the
+    configuration (see ``ProviderSet.version``), and how many more may (null where there is no limit)."""
 
     authorization: Authorization | None
     config_version: int = 0
+    rate: RateStanding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +198,13 @@ class Services(Protocol):
 
         With a credential, ``start.initiator`` and ``start.key_id`` are filled in from what it belongs to. ``start``
         is null for requests that are not recorded, ``credential`` for callers that need none. Called again with the
-        same start, it records nothing again.
+        same start, it records and counts nothing again.
+
+        A credential that is a key, and not the id of one, came from outside, and its requests are counted where there
+        is a rate limit.
 
         :raises Unauthorized: nothing is recorded then.
+        :raises RateLimited: nothing is recorded then, and nothing counted.
         """
 
     def close(self) -> None:
@@ -213,3 +230,4 @@ class APIKey:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    rate_limit: RateLimit | None = None

@@ -201,6 +201,18 @@ def stand_in_end(interception_id: str, at: datetime, message: str) -> Intercepti
     )
 
 
+def given_up_end(interception_id: str, at: datetime) -> InterceptionEnd:
+    """The end of an interception that did not go on, though its start may have been stored."""
+    return InterceptionEnd(
+        id=f"{interception_id}.r",
+        interception_id=interception_id,
+        status="refused",
+        error_type="refused",
+        error_message="The request was given up while it was admitted.",
+        ended_at=at,
+    )
+
+
 def is_stand_in(end: InterceptionEnd) -> bool:
     """Whether an end gives way to a real one."""
     return end.id == f"{_STAND_IN}{end.interception_id}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
+from flask_aibridge.config import RateLimit
 from flask_aibridge.services.interfaces import Admission, APIKey, Authorization, Credential, Recorder
 from flask_aibridge.services.records import (
     InterceptionEnd,
@@ -229,8 +230,20 @@ class InterceptionReader(Protocol):
 class Store(Recorder, APIKeyStore, ConfigStore, InterceptionReader, Protocol):
     """All that the services keep."""
 
-    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
-        """As ``Services.admit``, for the API keys that are stored, in one round trip."""
+    def admit(
+        self,
+        start: InterceptionStart | None,
+        credential: Credential | None,
+        *,
+        limit: RateLimit | None = None,
+        counted_as: str | None = None,
+    ) -> Admission:
+        """As ``Services.admit``, for the API keys that are stored, in one round trip.
+
+        :param limit: of a key that has none of its own; or, with ``counted_as``, of whatever is counted.
+        :param counted_as: the name under which the request counts where ``credential`` is null, because it was settled
+            elsewhere; null for requests that are not counted.
+        """
 
     def authorize(self, credential: Credential) -> Authorization:
         """As ``Authorizer.authorize``, for the API keys that are stored."""

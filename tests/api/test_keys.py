@@ -25,7 +25,7 @@ from tests.api.management_app import AS_ADMIN, PREFIX, id_of, make_app, sent_as,
 KEYS = f"{PREFIX}/keys"
 SHOWN = {
     *("id", "owner", "display_name", "scopes", "status"),
-    *("created_at", "expires_at", "revoked_at", "last_used_at"),
+    *("created_at", "expires_at", "revoked_at", "last_used_at", "rate_limit"),
 }
 NOBODY = "aaaaaaaaaaaa"
 

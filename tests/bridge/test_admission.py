@@ -11,8 +11,8 @@ import pytest
 from flask_aibridge.bridge import Bridge
 from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.upstream import UpstreamBroken
-from flask_aibridge.config import ProviderSettings
-from flask_aibridge.errors import ConfigError, NotRecorded, ServicesUnavailable, Unauthorized
+from flask_aibridge.config import ProviderSettings, parse_rate_limit
+from flask_aibridge.errors import ConfigError, NotRecorded, RateLimited, ServicesUnavailable, Unauthorized
 from flask_aibridge.services.interfaces import (
     Admission,
     Authorization,
@@ -20,6 +20,7 @@ from flask_aibridge.services.interfaces import (
     ProviderConfig,
     ProviderConfigurator,
     ProviderSet,
+    RateStanding,
     Scopes,
 )
 from flask_aibridge.services.records import (
@@ -33,7 +34,7 @@ from flask_aibridge.services.records import (
 from flask_aibridge.testing import AnswerWith, DropAfter, ErrorAfter, Served, StandInProvider, serve_stand_in
 from tests.bridge.conftest import RecordingHook
 from tests.bridge.upstreams import SSE_HEAD, Peer, ScriptedUpstream, chunk
-from tests.bridge.wsgi import FakeCancellation, Reply, call
+from tests.bridge.wsgi import FakeCancellation, Reply, call, environ_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -51,6 +52,9 @@ class ScriptedHost:
         self.version = 1
         self.base_url = base_url
         self.admitted: list[tuple[InterceptionStart | None, Credential | None]] = []
+        self.checked: list[Credential] = []
+        self.check_error: Exception | None = None
+        self.rate: RateStanding | None = None
         self.records: list[Record] = []
         self.reads = 0
         self.before_answer: Callable[[], None] = lambda: None
@@ -59,12 +63,17 @@ class ScriptedHost:
     def provider_configurator(self) -> ProviderConfigurator:
         return self
 
+    def check(self, credential: Credential) -> None:
+        self.checked.append(credential)
+        if self.check_error is not None:
+            raise self.check_error
+
     def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
         self.admitted.append((start, credential))
         self.before_answer()
         if isinstance(self.authorization, Exception):
             raise self.authorization
-        return Admission(self.authorization if credential else None, self.version)
+        return Admission(self.authorization if credential else None, self.version, self.rate)
 
     def record(self, record: Record) -> None:
         self.records.append(record)
@@ -135,6 +144,52 @@ def test_a_start_is_recorded_before_the_provider_is_called_and_an_end_after(
     assert isinstance(usage, TokenUsage)
     assert (usage.interception_id, usage.input, usage.output) == (start.id, 2, 2)
     assert (host.end.interception_id, host.end.status, host.end.http_status) == (start.id, "completed", 200)
+
+
+class Unreadable:
+    """A body that must not be read."""
+
+    def read(self, size: int = -1) -> bytes:
+        pytest.fail("the body was read")
+
+
+def test_a_body_is_received_of_those_alone_who_are_known(recorded: Bridge, host: ScriptedHost) -> None:
+    """Whoever is refused is refused before that; for a request without a body nobody is asked twice."""
+    host.check_error = Unauthorized("unknown")
+    environ = environ_of("POST", "/anthropic/v1/messages", QUESTION, headers={"X-Api-Key": KEY})
+    environ["wsgi.input"] = Unreadable()
+    head: list[str] = []
+    body = b"".join(recorded(environ, lambda status, headers, exc_info=None: head.append(status)))  # type: ignore[arg-type]
+    assert head == ["401 Unauthorized"]
+    assert b"AI Bridge API key" in body
+    assert (host.checked, host.admitted) == ([Credential(key=KEY)], [])
+    host.check_error = None
+    assert ask(recorded).status == 200
+    assert len(host.checked) == 2
+    assert ask(recorded, "/anthropic/v1/models", None).status == 200
+    assert len(host.checked) == 2
+
+
+def test_in_process_nobody_is_checked_before(recorded: Bridge, host: ScriptedHost) -> None:
+    """Those bodies come from the application itself."""
+    environ: dict[str, Any] = {
+        "flask_aibridge.cancellation": FakeCancellation(),
+        "flask_aibridge.key_id": "k1",
+    }
+    assert ask(recorded, headers={}, **environ).status == 200
+    assert host.checked == []
+
+
+def test_services_that_count_are_passed_on(recorded: Bridge, host: ScriptedHost, hook: RecordingHook) -> None:
+    """Where a caller stands, and that it has to wait; what is refused is no interception."""
+    host.rate = RateStanding(parse_rate_limit("60/minute"), 12, 1)
+    assert ask(recorded).headers["ratelimit"] == '"aibridge";r=12;t=1'
+    del host.records[:]
+    host.authorization = RateLimited(0.5, "60/minute burst=60")
+    reply = ask(recorded)
+    assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+    assert host.records == []
+    assert (hook.records[-1].outcome, hook.records[-1].status) == ("refused", 429)
 
 
 def test_in_process_without_a_key_the_application_asks(recorded: Bridge, host: ScriptedHost) -> None:

@@ -163,6 +163,9 @@ class Witness:
         configurator: ProviderConfigurator = self._opened().provider_configurator
         return configurator
 
+    def check(self, credential: Credential) -> None:
+        self._opened().check(credential)
+
     def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
         admission: Admission = self._opened().admit(start, credential)
         if start is not None:

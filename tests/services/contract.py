@@ -9,12 +9,19 @@ from __future__ import annotations
 from tests.services.contract_config import ConfigContract
 from tests.services.contract_keys import KeyContract
 from tests.services.contract_pages import PageContract
+from tests.services.contract_rates import RateContract
 from tests.services.contract_recording import RecordingContract
 from tests.services.contract_summaries import SummaryContract
 from tests.services.contract_upkeep import UpkeepContract
 
 
 class StoreContract(
-    RecordingContract, UpkeepContract, PageContract, SummaryContract, KeyContract, ConfigContract
+    RecordingContract,
+    UpkeepContract,
+    PageContract,
+    SummaryContract,
+    KeyContract,
+    RateContract,
+    ConfigContract,
 ):
     """The whole contract of ``storage.Store``."""

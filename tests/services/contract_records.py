@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Any, TypeAlias, TypeVar
 
+from flask_aibridge.config import parse_rate_limit
 from flask_aibridge.services.interfaces import APIKey, Recorder, Scopes
 from flask_aibridge.services.records import (
     SHARDS,
@@ -238,6 +239,7 @@ def a_full_key_row(key_id: str = "key000000001") -> APIKeyRow:
         secret_hash="ab" * 32,
         old_hash="cd" * 32,
         old_until=now() + timedelta(hours=1),
+        rate_limit=parse_rate_limit("60/minute burst=20"),
     )
 
 

@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from flask_aibridge.config import ProviderSettings
-from flask_aibridge.errors import InvalidRecord, ServicesUnavailable, Unauthorized
+from flask_aibridge.config import ProviderSettings, parse_rate_limit
+from flask_aibridge.errors import InvalidRecord, RateLimited, ServicesUnavailable, Unauthorized
 from flask_aibridge.services import api_keys
 from flask_aibridge.services.interfaces import (
     Admission,
@@ -65,6 +65,22 @@ class ServicesContract:
         assert read(host.store, start).start == replace(start, initiator="Zoë", key_id=KEY_ID)
         assert services.authorizer.authorize(Credential(key=KEY)) == expected
         assert services.authorizer.authorize(Credential(key_id=KEY_ID)) == expected
+
+    def test_a_key_with_a_rate_limit_is_told_where_it_stands(self, host: Host, services: Services) -> None:
+        """With each admission, and by the one exception for it when the limit is reached."""
+        row = host.store.api_key(KEY_ID)
+        assert row is not None
+        limit = parse_rate_limit("2/day burst=1")
+        host.store.put_api_key(replace(row, key=replace(row.key, rate_limit=limit)))
+        admission = services.admit(None, Credential(key=KEY))
+        assert admission.rate is not None
+        assert (admission.rate.limit, admission.rate.remaining) == (limit, 0)
+        with pytest.raises(RateLimited) as refused:
+            services.admit(a_start(shard=shard_of_key(KEY_ID), initiator=None), Credential(key=KEY))
+        assert refused.value.limit == "2/day burst=1"
+        assert 43200 - 60 < refused.value.retry_after <= 43200
+        assert services.admit(None, Credential(key_id=KEY_ID)).rate is None
+        assert services.authorizer.authorize(Credential(key=KEY)).rate_limit == limit
 
     @pytest.mark.parametrize(("key", "user"), [(STATIC_KEY, "static"), (LOADED_KEY, "loaded")])
     def test_keys_that_the_store_does_not_know_are_admitted(
@@ -282,7 +298,7 @@ class ServicesContract:
     ) -> None:
         """By the one exception for it, with the time after which to ask again."""
 
-        def away(*_: object) -> None:
+        def away(*_: object, **_options: object) -> None:
             raise ServicesUnavailable("The store is away.", 3.5)
 
         for method in ("admit", "authorize", "record", "renew", "maintain"):

@@ -51,9 +51,11 @@ class Dying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+    def admit(
+        self, start: InterceptionStart | None, credential: Credential | None, **counting: Any
+    ) -> Admission:
         self._reach("before", "admit")
-        admission: Admission = self._store.admit(start, credential)
+        admission: Admission = self._store.admit(start, credential, **counting)
         self._reach("after", "admit")
         return admission
 

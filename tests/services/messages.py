@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from flask_aibridge.config import ProviderSettings
+from flask_aibridge.config import ProviderSettings, RateLimit
 from flask_aibridge.services import interfaces, records
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
@@ -57,12 +57,25 @@ scopes = st.builds(
     providers=null_or(st.lists(names, max_size=3).map(tuple)),
     models=null_or(st.lists(names, max_size=3).map(tuple)),
 )
+rate_limits = st.builds(
+    RateLimit,
+    requests=st.integers(1, 10_000),
+    per=st.sampled_from([1, 60, 3600, 86400]),
+    burst=st.integers(1, 10_000),
+)
+rate_standings = st.builds(
+    interfaces.RateStanding,
+    limit=rate_limits,
+    remaining=st.integers(0, 10_000),
+    reset_after=st.integers(0, 86400),
+)
 authorizations = st.builds(
     interfaces.Authorization,
     user=names,
     key_id=null_or(names),
     display_name=null_or(unicode_text),
     scopes=scopes,
+    rate_limit=null_or(rate_limits),
 )
 provider_settings = st.builds(
     ProviderSettings, name=names, type=names, base_url=names, keys=st.lists(names, max_size=3).map(tuple)
@@ -155,8 +168,12 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
     "Scopes": scopes,
     "Authorization": authorizations,
     "Admission": st.builds(
-        interfaces.Admission, authorization=null_or(authorizations), config_version=st.integers(0, 2**53 - 1)
+        interfaces.Admission,
+        authorization=null_or(authorizations),
+        config_version=st.integers(0, 2**53 - 1),
+        rate=null_or(rate_standings),
     ),
+    "RateStanding": rate_standings,
     "ProviderSettings": provider_settings,
     "ProviderConfig": provider_configs,
     "ProviderSet": st.builds(
@@ -174,6 +191,7 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
         expires_at=null_or(times),
         revoked_at=null_or(times),
         last_used_at=null_or(times),
+        rate_limit=null_or(rate_limits),
     ),
 }
 """A strategy for each kind of message."""

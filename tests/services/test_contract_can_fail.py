@@ -186,18 +186,22 @@ class _RefusesRevokedFirst(MemoryStore):
 class _RecordsTheRefused(MemoryStore):
     """Records before it authorises."""
 
-    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+    def admit(
+        self, start: InterceptionStart | None, credential: Credential | None, **counting: Any
+    ) -> Admission:
         if start is not None:
             self.record([start])
-        return super().admit(start, credential)
+        return super().admit(start, credential, **counting)
 
 
 class _TrustsTheStart(MemoryStore):
     """Keeps the initiator that the caller wrote."""
 
-    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+    def admit(
+        self, start: InterceptionStart | None, credential: Credential | None, **counting: Any
+    ) -> Admission:
         super().admit(start, None)
-        return super().admit(None, credential)
+        return super().admit(None, credential, **counting)
 
 
 class _ForgetsUse(MemoryStore):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from flask_aibridge.errors import ServicesUnavailable, Unauthorized
+from flask_aibridge.config import RateLimit, parse_rate_limit
+from flask_aibridge.errors import RateLimited, ServicesUnavailable, Unauthorized
 from flask_aibridge.services import api_keys
 from flask_aibridge.services.authorizer import HostAuthorizer
 from flask_aibridge.services.hosting import HostServices
@@ -45,9 +47,11 @@ class CountedStore(MemoryStore):
         self.trips: list[str] = []
         self.closed = 0
 
-    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
+    def admit(
+        self, start: InterceptionStart | None, credential: Credential | None, **counting: Any
+    ) -> Admission:
         self.trips.append("admit" if credential is None else "admit with a credential")
-        return super().admit(start, credential)
+        return super().admit(start, credential, **counting)
 
     def authorize(self, credential: Credential) -> Authorization:
         self.trips.append("authorize")
@@ -100,10 +104,13 @@ def store() -> CountedStore:
 
 
 def make(
-    store: Store, authorizer: Authorizer | None = None, observer: CallObserver | None = None
+    store: Store,
+    authorizer: Authorizer | None = None,
+    observer: CallObserver | None = None,
+    rate_limit: RateLimit | None = None,
 ) -> HostServices:
     asked = authorizer or HostAuthorizer({"ada": "aib_adas_letmein"}, lambda: store)
-    return HostServices(lambda: store, asked, MCP(), Providers(), observer=observer)
+    return HostServices(lambda: store, asked, MCP(), Providers(), observer=observer, rate_limit=rate_limit)
 
 
 def a_start(shard: int = 0, initiator: str | None = None) -> InterceptionStart:
@@ -124,6 +131,35 @@ def test_a_stored_key_and_the_start_take_one_round_trip(store: CountedStore) -> 
     recorded = store.interception(start.id)
     assert recorded is not None
     assert (recorded.start.initiator, recorded.start.key_id) == ("eve", KEY_ID)
+
+
+@pytest.mark.parametrize("key", [KEY.key, STATIC.key])
+def test_the_gateway_s_rate_limit_is_of_each_key_from_outside(store: CountedStore, key: str) -> None:
+    """Of stored and of static ones, each for itself, in the one round trip; not of callers in process."""
+    services = make(store, rate_limit=parse_rate_limit("2/day"))
+    admissions = [services.admit(None, Credential(key=key)) for _ in range(2)]
+    assert [each.rate and each.rate.remaining for each in admissions] == [1, 0]
+    start = a_start()
+    with pytest.raises(RateLimited):
+        services.admit(start, Credential(key=key))
+    assert len(store.trips) == 3
+    assert store.interception(start.id) is None
+    admission = admissions[0]
+    assert admission.authorization is not None
+    assert services.admit(None, Credential(key_id=admission.authorization.key_id)).rate is None
+    assert services.admit(None, None).rate is None
+    other = KEY if key == STATIC.key else STATIC
+    assert services.admit(None, other).rate is not None
+
+
+def test_the_host_may_give_a_key_a_limit_of_its_own(store: CountedStore) -> None:
+    """In what its callback answers; without an id the limit is its user's."""
+    own = Authorization("ada", rate_limit=parse_rate_limit("1/day"))
+    authorizer = HostAuthorizer({}, lambda: store, lambda: lambda key: own if key == "adas" else None)
+    services = make(store, authorizer)
+    assert services.admit(a_start(), Credential(key="adas")).rate is not None
+    with pytest.raises(RateLimited):
+        services.admit(a_start(3), Credential(key="adas"))
 
 
 def test_a_static_key_and_the_start_take_one_round_trip(store: CountedStore) -> None:

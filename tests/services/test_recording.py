@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from flask_aibridge.errors import InvalidRecord, NotRecorded, ServicesUnavailable, Unauthorized
+from flask_aibridge.config import parse_rate_limit
+from flask_aibridge.errors import InvalidRecord, NotRecorded, RateLimited, ServicesUnavailable, Unauthorized
 from flask_aibridge.services.interfaces import Admission, Authorization, Credential, Scopes
 from flask_aibridge.services.recording import queue as recording_queue
 from flask_aibridge.services.recording import writer as recording_writer
@@ -288,6 +289,51 @@ def test_a_key_that_needs_no_store_is_accepted(services: SwitchedServices, recor
 
     assert recording.admit(start(), OTHER).authorization == Authorization("static")
     assert recording.state().spooled_records == 1
+
+
+def test_a_rate_limit_is_kept_by_each_process_while_they_are_away(
+    services: SwitchedServices, spool: Spool
+) -> None:
+    """Its own, or else the gateway's; not for callers in process. Nothing of what is refused is spooled."""
+    own = Authorization("alice", "own", rate_limit=parse_rate_limit("1/day"))
+    services.authorizations = {"own": own, "other": Authorization("bob", "other")}
+    now = [1000.0]
+    recording = Recording(
+        services, spool=spool, rate_limit=parse_rate_limit("2/minute"), clock=lambda: now[0]
+    )
+    try:
+        for key in ("own", "other"):
+            recording.admit(None, Credential(key=key))
+        services.away = True
+        for key, allowed in (("own", 1), ("other", 2)):
+            remaining = [recording.admit(start(), Credential(key=key)).rate for _ in range(allowed)]
+            assert [each and each.remaining for each in remaining] == [*range(allowed)][::-1]
+            spooled = recording.state().spooled_records
+            with pytest.raises(RateLimited):
+                recording.admit(start(), Credential(key=key))
+            assert recording.state().spooled_records == spooled
+        now[0] += 30
+        assert recording.admit(start(), Credential(key="other")).rate is not None
+        services.away = False
+    finally:
+        recording.close()
+
+
+def test_a_credential_is_checked_without_asking_where_it_was_accepted_lately(
+    recording: Recording, services: SwitchedServices
+) -> None:
+    """Else it is asked for once; one that is refused is refused each time."""
+    services.authorizations = {"mine": Authorization("alice", "k1")}
+    mine, wrong = Credential(key="mine"), Credential(key="wrong")
+    for _ in range(3):
+        recording.check(mine)
+        with pytest.raises(Unauthorized):
+            recording.check(wrong)
+    assert [call for call in services.calls if call == "authorize"] == ["authorize"] * 4
+    services.away = True
+    recording.check(mine)
+    with pytest.raises(ServicesUnavailable):
+        recording.check(wrong)
 
 
 def test_services_that_are_away_are_not_asked_with_every_request(

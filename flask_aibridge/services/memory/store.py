@@ -14,12 +14,15 @@ from datetime import UTC, datetime
 from threading import Condition
 from typing import Final, Literal, TypeVar
 
+from flask_aibridge.config import RateLimit
 from flask_aibridge.errors import Unauthorized
 from flask_aibridge.services import api_keys
-from flask_aibridge.services.interfaces import Admission, Authorization, Credential
+from flask_aibridge.services.interfaces import Admission, Authorization, Credential, RateStanding
 from flask_aibridge.services.memory import reading as memory_reading
 from flask_aibridge.services.memory.config import ConfigTables
 from flask_aibridge.services.memory.ledger import Ledger, days_before
+from flask_aibridge.services.rate_limits import Callers
+from flask_aibridge.services.rate_limits import counted_as as name_of
 from flask_aibridge.services.records import InterceptionStart, Record
 from flask_aibridge.services.schemas import messages as schemas
 from flask_aibridge.services.storage import (
@@ -71,6 +74,7 @@ class MemoryStore:
         self._config = ConfigTables(self._lock)
         self._keys: dict[str, APIKeyRow] = {}
         self._leases: dict[str, float] = {}
+        self._callers = Callers()
 
     def _use(self) -> Condition:
         """The lock, to be held in a ``with``."""
@@ -87,14 +91,33 @@ class MemoryStore:
 
     # Admission and the record
 
-    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
-        """Authorise a caller, keep the start, tell the version."""
+    def admit(
+        self,
+        start: InterceptionStart | None,
+        credential: Credential | None,
+        *,
+        limit: RateLimit | None = None,
+        counted_as: str | None = None,
+    ) -> Admission:
+        """Authorise a caller, count the request, keep the start, tell the version."""
         kept = None if start is None else _kept_form(start)
         with self._use():
             authorization = None if credential is None else self._authorize(credential)
+            if credential is not None and authorization is not None and credential.key is not None:
+                limit, counted_as = authorization.rate_limit or limit, name_of(authorization)
+            standing = self._count(kept, limit, counted_as)
             if kept is not None:
                 self._ledger.put(_on_behalf_of(kept, authorization), self._clock())
-            return Admission(authorization, self._config.version)
+            return Admission(authorization, self._config.version, standing)
+
+    def _count(
+        self, start: InterceptionStart | None, limit: RateLimit | None, counted_as: str | None
+    ) -> RateStanding | None:
+        if limit is None or counted_as is None:
+            return None
+        known = None if start is None else self._ledger.get(start.id)
+        again = known is not None and known.start is not None
+        return self._callers.count(counted_as, limit, int(self._clock() * 1_000_000), again=again)
 
     def authorize(self, credential: Credential) -> Authorization:
         """Whom the credential belongs to."""

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final, Literal, TypeAlias
 
+from flask_aibridge.config import RateLimit
 from flask_aibridge.errors import (
     InvalidRecord,
     KeyNotChecked,
@@ -35,14 +36,15 @@ from flask_aibridge.services.interfaces import (
     ProviderConfigurator,
     Services,
 )
+from flask_aibridge.services.local_rate_limits import LocalRateLimits
 from flask_aibridge.services.recording.delivery import log_unexpected
 from flask_aibridge.services.recording.key_cache import KeyCache
 from flask_aibridge.services.recording.state import RecordingState
 from flask_aibridge.services.recording.writer import Writer
 from flask_aibridge.services.records import (
-    InterceptionEnd,
     InterceptionStart,
     Record,
+    given_up_end,
     without_content,
 )
 from flask_aibridge.services.spool.spool import Spool
@@ -74,6 +76,7 @@ class Recording:
     :param mode: see ``RecordingMode``.
     :param record_content: whether prompts, tool calls and thoughts are recorded.
     :param worker: this process' name in leases; by default, and in forked children, one made at random.
+    :param rate_limit: of a key that has none of its own, while the services are away: each process counts alone then.
     :param clock: monotonic seconds.
     """
 
@@ -85,6 +88,7 @@ class Recording:
         mode: RecordingMode = "required",
         record_content: bool = True,
         worker: str | None = None,
+        rate_limit: RateLimit | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._services = services
@@ -94,6 +98,7 @@ class Recording:
         self._clock = clock
         self._lock = threading.RLock()
         self._keys = KeyCache()
+        self._rate_limits = LocalRateLimits(rate_limit, clock)
         self._config_version = 0
         self._writer = Writer(services, spool, _new_worker() if worker is None else worker, clock)
         # Given up without close(): what waits is stored all the same. At exit, the writer has a handler of its own.
@@ -134,6 +139,17 @@ class Recording:
         if start is not None:
             self._writer.running.add(start.id)
         return admission
+
+    def check(self, credential: Credential) -> None:
+        """Return if a credential is one that :meth:`admit` might accept; without asking anybody where it did so in the
+        last ten minutes. It is for what should not be done for just anyone, such as receiving a large request.
+
+        :raises Unauthorized: the services refuse it.
+        :raises ServicesUnavailable: they are away, and it cannot be checked without them.
+        """
+        asked_at = self._clock()
+        if self._find(credential, asked_at) is None:
+            self._accept(credential, self._authorize_by_services(credential), asked_at)
 
     def record(self, record: Record) -> None:
         """Have a record stored soon. Never blocks on the services and never raises."""
@@ -213,24 +229,18 @@ class Recording:
     def _end_refused(self, start: InterceptionStart | None) -> None:
         """The request does not go on, but its start may have been stored, and nobody else would end it."""
         if start is not None:
-            self.record(
-                InterceptionEnd(
-                    id=f"{start.id}.r",
-                    interception_id=start.id,
-                    status="refused",
-                    error_type="refused",
-                    error_message="The request was given up while it was admitted.",
-                    ended_at=datetime.now(UTC),
-                )
-            )
+            self.record(given_up_end(start.id, datetime.now(UTC)))
 
     def _accepted(self, admission: Admission, credential: Credential | None, asked_at: float) -> Admission:
         self._writer.availability.found()
         self._config_version = admission.config_version
         if credential is not None and admission.authorization is not None:
-            with self._lock:
-                self._keys.accept(credential, admission.authorization, asked_at)
+            self._accept(credential, admission.authorization, asked_at)
         return admission
+
+    def _accept(self, credential: Credential, authorization: Authorization, asked_at: float) -> None:
+        with self._lock:
+            self._keys.accept(credential, authorization, asked_at)
 
     def _forget(self, credential: Credential | None, refusal: Unauthorized) -> None:
         if credential is not None:
@@ -256,16 +266,17 @@ class Recording:
         self, start: InterceptionStart | None, credential: Credential | None, now: float
     ) -> Admission:
         authorization = None if credential is None else self._authorize_here(credential, now)
+        standing = self._rate_limits.count(credential, authorization)
         if start is not None:
             if authorization is not None:
                 start = replace(start, initiator=authorization.user, key_id=authorization.key_id)
             self._spool_start(start)
-        return Admission(authorization, self._config_version)
+        return Admission(authorization, self._config_version, standing)
 
     def _authorize_here(self, credential: Credential, now: float) -> Authorization:
-        known = self._find(credential, now)
-        if known is not None:
-            return known
+        return self._find(credential, now) or self._authorize_by_services(credential)
+
+    def _authorize_by_services(self, credential: Credential) -> Authorization:
         try:
             return self._services.authorizer.authorize(credential)
         except Unauthorized as refusal:

@@ -68,6 +68,11 @@ class RedisAddress:
     tls: bool = False
     options: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether what one script touches has to be in one slot."""
+        return self.kind == "cluster"
+
     def __str__(self) -> str:
         if self.kind == "unix":
             return f"unix://{self.path}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flask_aibridge.config import parse_rate_limit
 from flask_aibridge.services.interfaces import APIKey, Scopes
 from flask_aibridge.services.records import SHARDS, milliseconds_of, shard_of_key
 from flask_aibridge.services.redis.connection import RedisConnection
@@ -78,6 +79,7 @@ def _fields(row: APIKeyRow) -> dict[str, str]:
         "used": _to_milliseconds(key.last_used_at),
         "providers": _to_json(key.scopes.providers),
         "models": _to_json(key.scopes.models),
+        "rate_limit": None if key.rate_limit is None else str(key.rate_limit),
         "old_hash": row.old_hash,
         "old_until": _to_milliseconds(row.old_until),
     }
@@ -94,6 +96,7 @@ def _row(key_id: str, fields: Mapping[str, str]) -> APIKeyRow:
         expires_at=_to_moment(fields.get("expires")),
         revoked_at=_to_moment(fields.get("revoked")),
         last_used_at=_to_moment(fields.get("used")),
+        rate_limit=parse_rate_limit(fields["rate_limit"]) if "rate_limit" in fields else None,
     )
     return APIKeyRow(
         key=key,

@@ -38,7 +38,10 @@ name                     type   what
 ``{sN}:key:<key id>``    hash   an API key: ``owner``, ``name``, ``hash`` (SHA-256 of the secret, hex), ``created``,
                                 ``expires``, ``revoked``, ``used`` (milliseconds, absent where null), ``providers``,
                                 ``models`` (JSON lists, absent where unlimited), ``old_hash`` and ``old_until`` after a
-                                rotation with an overlap
+                                rotation with an overlap, ``rate_limit`` (text, absent where it has none of its own)
+``{sN}:rate:<name>``     string what is kept of a caller under a rate limit (``rate_limits``): microseconds; with a
+                                time to live, after which it would mean nothing. The name is the id of its API key,
+                                or ``user:<name>`` where that has none
 ``{sN}:keys``            set    the ids of the API keys
 ``{sN}:config``          string a copy of the configuration's version, read with every admission
 ``{config}:version``     string the configuration's version, counted up with each change of providers or MCP servers
@@ -112,6 +115,10 @@ class Keys:
 
     def api_key(self, key_id: str) -> str:
         return f"{self.shard(shard_of_key(key_id))}key:{key_id}"
+
+    def rate(self, caller: str) -> str:
+        """What is kept of a caller whose requests are counted."""
+        return f"{self.shard(shard_of_key(caller))}rate:{caller}"
 
     def api_keys(self, number: int) -> str:
         return f"{self.shard(number)}keys"

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
+from flask_aibridge.config import RateLimit, parse_rate_limit
 from flask_aibridge.errors import Unauthorized
 from flask_aibridge.services.api_keys import parse, secret_hash
-from flask_aibridge.services.interfaces import Admission, Authorization, Credential, Scopes
+from flask_aibridge.services.interfaces import Admission, Authorization, Credential, RateStanding, Scopes
+from flask_aibridge.services.rate_limits import refusal_of, standing_of
 from flask_aibridge.services.records import (
     SHARDS,
     InterceptionEnd,
@@ -30,11 +32,13 @@ from flask_aibridge.services.redis.scripts import Argument, Call, Script
 from flask_aibridge.services.schemas.fields import MAX_NAME, Text
 from flask_aibridge.services.schemas.messages import encode, kind_of
 
-ADMIT: Final = Script("admit", "interception")
+ADMIT: Final = Script("admit", "interception", "gcra")
 RECORD: Final = Script("record", "interception")
 
 RECORDS_PER_CALL: Final = 200
 """Records that one call of the script stores: a few milliseconds, in which Redis does nothing else."""
+
+_NOT_COUNTED: Final = "-"
 
 _read_text: Final = Text(MAX_NAME).read
 """Cuts a text as the stored JSON has it."""
@@ -58,18 +62,27 @@ class RedisRecording:
         self._record_content = record_content
         self._script_keys = [(keys.shard(number), keys.index(number)) for number in range(SHARDS)]
 
-    def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
-        """As ``Store.admit``. One round trip, if the start is in the shard of its key (``shard_of_key``); else two."""
+    def admit(
+        self,
+        start: InterceptionStart | None,
+        credential: Credential | None,
+        *,
+        limit: RateLimit | None = None,
+        counted_as: str | None = None,
+    ) -> Admission:
+        """As ``Store.admit``. One round trip, if the start is in the shard of its key (``shard_of_key``); else two, and
+        then a start that comes again is counted again. For what ``counted_as`` names that is so in a cluster alone."""
         if credential is None:
-            return self._admit_anyone(start)
+            return self._admit_anyone(start, limit, counted_as)
         key_id, digest = _presented(credential)
+        rate = "" if limit is None else str(limit)
         if start is None:
-            return self._admit_key(key_id, digest, ())
+            return self._admit_key(key_id, digest, rate, ())
         anonymous = _anonymous(start)
         text = encode(anonymous)
         if shard_of(start.id) == shard_of_key(key_id):
-            return self._admit_key(key_id, digest, (start.id, text, *_fields(anonymous)))
-        admission = self._admit_key(key_id, digest, ())
+            return self._admit_key(key_id, digest, rate, (start.id, text, *_fields(anonymous)))
+        admission = self._admit_key(key_id, digest, rate, ())
         if admission.authorization is not None:
             self.record([replace(start, initiator=admission.authorization.user, key_id=key_id)])
         return admission
@@ -77,27 +90,46 @@ class RedisRecording:
     def authorize(self, credential: Credential) -> Authorization:
         """As ``Authorizer.authorize``."""
         key_id, digest = _presented(credential)
-        authorization = self._admit_key(key_id, digest, ()).authorization
+        authorization = self._admit_key(key_id, digest, _NOT_COUNTED, ()).authorization
         if authorization is None:  # a key that exists has an owner
             raise Unauthorized("unknown")
         return authorization
 
-    def _admit_anyone(self, start: InterceptionStart | None) -> Admission:
-        args: tuple[Argument, ...] = ("", "")
-        shard = 0
-        if start is not None:
-            args = ("", "", start.id, encode(start), *_fields(start))
-            shard = shard_of(start.id)
-        return Admission(None, self._connection.run(ADMIT, self._script_keys[shard], args))
+    def _admit_anyone(
+        self, start: InterceptionStart | None, limit: RateLimit | None, counted_as: str | None
+    ) -> Admission:
+        described = () if start is None else (start.id, encode(start), *_fields(start))
+        shard = 0 if start is None else shard_of(start.id)
+        if limit is None or counted_as is None:
+            return Admission(None, self._run(shard, (), ("", "", "", *described)))
+        counter = (self._keys.rate(counted_as),)
+        its_shard = shard_of_key(counted_as)
+        if start is None or shard == its_shard or not self._connection.address.is_cluster:
+            return _counted(
+                self._run(its_shard if start is None else shard, counter, ("", "", str(limit), *described))
+            )
+        admission = _counted(self._run(its_shard, counter, ("", "", str(limit))))
+        self._run(shard, (), ("", "", "", *described))
+        return admission
 
-    def _admit_key(self, key_id: str, digest: str, start: Sequence[Argument]) -> Admission:
-        keys = self._script_keys[shard_of_key(key_id)]
-        reply = self._connection.run(ADMIT, keys, (key_id, digest, *start))
-        if isinstance(reply, list):
-            raise Unauthorized(reply[0])
-        version, owner, name, providers, models = json.loads(reply)
+    def _admit_key(self, key_id: str, digest: str, rate: str, start: Sequence[Argument]) -> Admission:
+        reply = self._run(shard_of_key(key_id), (), (key_id, digest, rate, *start))
+        version, owner, name, providers, models, own_limit, *standing = json.loads(reply)
         scopes = Scopes(_names(providers), _names(models))
-        return Admission(Authorization(owner, key_id, name or None, scopes), version)
+        limit = parse_rate_limit(own_limit) if own_limit else None
+        return Admission(
+            Authorization(owner, key_id, name or None, scopes, limit), version, _standing(standing)
+        )
+
+    def _run(self, shard: int, more_keys: tuple[str, ...], args: Sequence[Argument]) -> Any:
+        """The script's answer, unless it is a refusal."""
+        reply = self._connection.run(ADMIT, (*self._script_keys[shard], *more_keys), args)
+        if not isinstance(reply, list):
+            return reply
+        if len(reply) == 1:
+            raise Unauthorized(reply[0])
+        _, limit, wait = reply
+        raise refusal_of(parse_rate_limit(limit), wait)
 
     def record(self, records: Sequence[Record]) -> None:
         """As ``Recorder.record``; in a cluster, one round trip for each shard that the records belong to."""
@@ -151,6 +183,18 @@ def _presented(credential: Credential) -> tuple[str, str]:
         return credential.key_id, ""
     key_id, secret = parse(credential.key)
     return key_id, secret_hash(secret)
+
+
+def _counted(reply: str) -> Admission:
+    version, *standing = json.loads(reply)
+    return Admission(None, version, _standing(standing))
+
+
+def _standing(parts: Sequence[Any]) -> RateStanding | None:
+    if not parts:
+        return None
+    limit, remaining, next_in = parts
+    return standing_of(parse_rate_limit(limit), remaining, next_in)
 
 
 def _anonymous(start: InterceptionStart) -> InterceptionStart:

@@ -17,11 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from flask_aibridge.config import parse_rate_limit
 from flask_aibridge.errors import (
     InvalidRecord,
     KeyNotChecked,
     NotRecorded,
     ProtocolMismatch,
+    RateLimited,
     ServiceError,
     ServicesUnavailable,
     Unauthorized,
@@ -59,6 +61,9 @@ SILENCE_SECONDS: Final = 3 * KEEP_ALIVE_SECONDS
 
 MAX_RETRY_AFTER: Final = 3600.0
 """The longest wait that an error of the other side may ask for, in seconds."""
+
+MAX_WAIT: Final = 10 * 86400.0
+"""The longest wait under a rate limit, in seconds: that of one a day, where the clock was turned back for long."""
 
 _MAX_SENTENCE: Final = 2048
 """Characters of an error's message, as it travels."""
@@ -169,6 +174,12 @@ def error_document(error: ServiceError) -> dict[str, Any]:
     """An error as it travels: its class and what the class keeps."""
     if isinstance(error, Unauthorized):
         return {"class": "Unauthorized", "reason": error.reason}
+    if isinstance(error, RateLimited):
+        return {
+            "class": "RateLimited",
+            "retry_after": _bounded(error.retry_after, MAX_WAIT),
+            "limit": error.limit,
+        }
     document: dict[str, Any] = {"class": _class_of(error), "message": str(error)[:_MAX_SENTENCE]}
     retry_after = getattr(error, "retry_after", None)
     if isinstance(error, (ServicesUnavailable, NotRecorded)) and retry_after is not None:
@@ -185,6 +196,8 @@ def error_from(document: Any) -> ServiceError:
     if document.get("class") == "Unauthorized":
         reason = document.get("reason")
         return Unauthorized(reason if isinstance(reason, str) and reason in _REASONS else "unknown")  # type: ignore[arg-type]  # checked
+    if document.get("class") == "RateLimited":
+        return _rate_limited(document.get("retry_after"), document.get("limit"))
     message = document.get("message")
     sentence = message[:_MAX_SENTENCE] if isinstance(message, str) else "The services did not say why."
     not_asked = document.get("not_asked") is True
@@ -204,17 +217,24 @@ def _made(name: Any, sentence: str, retry_after: Any, not_asked: bool) -> Servic
     return ServiceError(sentence)
 
 
+def _rate_limited(retry_after: Any, limit: Any) -> ServiceError:
+    try:
+        return RateLimited(_bounded(retry_after, MAX_WAIT), str(parse_rate_limit(limit)))
+    except (AttributeError, TypeError, ValueError):
+        return ServiceError("A rate limit is reached, which the services did not say in a known form.")
+
+
 def _class_of(error: ServiceError) -> str:
     """The name of the nearest class that the other side knows too; a host may have classes of its own below them."""
     known = (KeyNotChecked, ServicesUnavailable, NotRecorded, InvalidRecord, ProtocolMismatch)
     return next((cls.__name__ for cls in known if isinstance(error, cls)), "ServiceError")
 
 
-def _bounded(seconds: Any) -> float:
+def _bounded(seconds: Any, most: float = MAX_RETRY_AFTER) -> float:
     """Seconds that can be waited; 1 for what is no number."""
     if not isinstance(seconds, (int, float)) or math.isnan(seconds):
         return 1.0
-    return float(min(max(seconds, 0), MAX_RETRY_AFTER))
+    return float(min(max(seconds, 0), most))
 
 
 def batches(

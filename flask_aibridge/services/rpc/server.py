@@ -19,6 +19,7 @@ from flask_aibridge.errors import (
     InvalidRecord,
     NotRecorded,
     ProtocolMismatch,
+    RateLimited,
     ServiceError,
     ServicesUnavailable,
     Unauthorized,
@@ -66,6 +67,7 @@ LOGGED_FRAMES: Final = 20
 
 _STATUSES: Final[dict[type[ServiceError], HTTPStatus]] = {
     Unauthorized: HTTPStatus.FORBIDDEN,
+    RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     InvalidRecord: HTTPStatus.UNPROCESSABLE_ENTITY,
     ServicesUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     NotRecorded: HTTPStatus.INSUFFICIENT_STORAGE,

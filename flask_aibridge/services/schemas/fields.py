@@ -19,6 +19,8 @@ from typing import Any, Final
 
 from marshmallow import ValidationError, fields, validate
 
+from flask_aibridge.config import RateLimit, parse_rate_limit
+from flask_aibridge.config.rate_limits import FORM
 from flask_aibridge.services.schemas.metadata import compact, plain_metadata, quoted, well_formed
 
 MAX_ID: Final = 64
@@ -261,6 +263,27 @@ class Moment(fields.DateTime):
             raise ValueError
         moment = datetime.fromisoformat(value)
         return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+
+
+class Limit(fields.Field[RateLimit]):
+    """A rate limit, as text."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> Any:
+        return str(value) if isinstance(value, RateLimit) else value
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> RateLimit:
+        try:
+            return self.read(value)
+        except WRONG:
+            raise ValidationError(f"Must be {FORM}.") from None
+
+    def read(self, value: Any) -> RateLimit:
+        return parse_rate_limit(value)
+
+    def write(self, value: RateLimit) -> str:
+        if type(value) is not RateLimit:
+            raise TypeError
+        return f'"{value}"'
 
 
 class Metadata(fields.Dict):

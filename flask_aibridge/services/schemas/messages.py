@@ -26,6 +26,7 @@ from flask_aibridge.services.schemas.fields import (
     Count,
     Flag,
     InterceptionId,
+    Limit,
     Metadata,
     Moment,
     Name,
@@ -185,6 +186,17 @@ class Authorization(Message):
     key_id = Name(allow_none=True)
     display_name = Text(MAX_NAME, allow_none=True)
     scopes = One(Scopes)
+    rate_limit = Limit(allow_none=True, load_default=None)
+
+
+class RateStanding(Message):
+    """Where a caller stands under a rate limit."""
+
+    record_type = interfaces.RateStanding
+
+    limit = Limit(required=True)
+    remaining = Count(MAX_VERSION, required=True)
+    reset_after = Count(MAX_VERSION, required=True)
 
 
 class Admission(Message):
@@ -194,6 +206,7 @@ class Admission(Message):
 
     authorization = One(Authorization, allow_none=True, load_default=None)
     config_version = Count(MAX_VERSION)
+    rate = One(RateStanding, allow_none=True, load_default=None)
 
 
 class ProviderSettingsSchema(Message):
@@ -238,6 +251,7 @@ class APIKey(Message):
     expires_at = Moment(allow_none=True)
     revoked_at = Moment(allow_none=True)
     last_used_at = Moment(allow_none=True)
+    rate_limit = Limit(allow_none=True, load_default=None)
 
 
 _CODECS: Final = {
@@ -254,6 +268,7 @@ _CODECS: Final = {
         Credential,
         Scopes,
         Authorization,
+        RateStanding,
         Admission,
         ProviderSettingsSchema,
         ProviderConfig,

@@ -1,0 +1,251 @@
+"""Request bodies on their way in: how many at once, of whom, and for how long.
+
+WSGI has an app read the body in a thread of the server, and has no word for how long that may take. A few clients who
+send a byte now and then would take every thread there is. So bodies are received for callers whose credential is known
+alone (``admission``), a bounded number at once, half of which one caller may have; and those that have taken too long
+make room as soon as somebody else needs it. While nobody does, they may go on.
+
+Where the server gives its socket (gunicorn does), a body that has come to a standstill is given up, and the rest of one
+that nobody reads is cut off: the server itself would wait for it, to find the next request behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+from weakref import WeakSet
+
+from flask_aibridge.bridge.caller import IN_PROCESS
+from flask_aibridge.bridge.request import Refused
+from flask_aibridge.services.interfaces import Credential
+
+MAX_UPLOADS: Final = 32
+"""Bodies that are received at once: half the threads of a server that has 64."""
+
+SHARE_OF_ONE: Final = 2
+"""One caller may have one place in so many."""
+
+UNDISTURBED_SECONDS: Final = 10.0
+"""For how long a body is received whoever else needs the place; longer for a large one."""
+
+SLOW_BYTES_A_SECOND: Final = 64 * 1024
+"""How much longer: the pace of a poor mobile connection."""
+
+STALLED_SECONDS: Final = 30.0
+"""After how long without a byte a body is given up: longer than a connection that is to recover takes to."""
+
+RETRY_AFTER: Final = "1"
+"""Seconds after which a client that found no place may come again. Bodies take less, as a rule."""
+
+LINGER_SECONDS: Final = 1.0
+"""For how long the rest of a body that nobody reads is thrown away, before the connection is cut: a client that is
+still sending would not see why it was refused."""
+
+SHARE_OF_LINGERING: Final = 4
+"""One request may linger for so many that may be received: those that do come from anybody."""
+
+_READ_SIZE: Final = 64 * 1024
+_NO_BODY: Final = ("", "0")
+
+
+class TooSlow(Refused):
+    """A body took too long."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "The request body came too slowly.", error="the request body came too slowly")
+
+
+class NoPlace(Refused):
+    """As many bodies are being received as may be."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503,
+            "The AI bridge is receiving too many requests at once; try again.",
+            ("Retry-After", RETRY_AFTER),
+            error="too many uploads",
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Upload:
+    credential: Credential | None
+    connection: socket.socket | None
+    overdue_at: float
+    cut: bool = False
+
+
+class Uploads:
+    """The bodies that a process receives. Any number of threads may use it.
+
+    :param most: how many at once.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, most: int = MAX_UPLOADS, clock: Callable[[], float] = monotonic) -> None:
+        self._most = most
+        self._of_one = max(1, most // SHARE_OF_ONE)
+        self._clock = clock
+        self._begin_anew()
+        _all.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self._active)} of {self._most}>"
+
+    def read(
+        self, environ: Mapping[str, Any], credential: Credential | None, read: Callable[[], bytes]
+    ) -> bytes:
+        """What ``read`` reads of ``wsgi.input``, within the bounds where the request came from outside.
+
+        :raises NoPlace: nothing was read.
+        :raises TooSlow: the connection takes no other request.
+        """
+        if IN_PROCESS in environ or not awaits_body(environ):
+            return read()
+        connection = connection_of(environ)
+        allowed = UNDISTURBED_SECONDS + _length(environ) / SLOW_BYTES_A_SECOND
+        upload = _Upload(credential, connection, self._clock() + allowed)
+        self._enter(upload)
+        try:
+            with _stalls_end(connection):
+                return read()
+        except Refused as refused:
+            if upload.cut or isinstance(refused.__cause__, TimeoutError):
+                _cut(connection)
+                raise TooSlow from None
+            raise
+        finally:
+            with self._lock:
+                self._active.discard(upload)
+
+    def discard(self, environ: Mapping[str, Any]) -> None:
+        """Deal with the body of a request that is refused before it was read: take what comes within a moment, so that
+        the client sees the answer, and cut the rest off."""
+        connection = None if IN_PROCESS in environ or not awaits_body(environ) else connection_of(environ)
+        if connection is None:
+            return
+        if self._lingering.acquire(blocking=False):
+            try:
+                if _throw_away(environ, connection, self._clock):
+                    return
+            finally:
+                self._lingering.release()
+        _cut(connection)
+
+    def _enter(self, upload: _Upload) -> None:
+        with self._lock:
+            if not self._has_place(upload):
+                self._cut_overdue()
+                if not self._has_place(upload):
+                    raise NoPlace
+            self._active.add(upload)
+
+    def _has_place(self, upload: _Upload) -> bool:
+        active = self._active
+        if len(active) < self._of_one:
+            return True
+        return (
+            len(active) < self._most
+            and sum(each.credential == upload.credential for each in active) < self._of_one
+        )
+
+    def _cut_overdue(self) -> None:
+        """Whoever reads one of them is told by the end of the connection; where there is none to be had, it stays."""
+        now = self._clock()
+        for each in [each for each in self._active if each.overdue_at <= now]:
+            if each.connection is not None:
+                each.cut = True
+                _cut(each.connection)
+                self._active.discard(each)
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._lingering = threading.Semaphore(max(1, self._most // SHARE_OF_LINGERING))
+        self._active: set[_Upload] = set()
+
+
+def awaits_body(environ: Mapping[str, Any]) -> bool:
+    """Whether a request says that it has a body."""
+    return environ.get("CONTENT_LENGTH") not in (*_NO_BODY, None) or "HTTP_TRANSFER_ENCODING" in environ
+
+
+def connection_of(environ: Mapping[str, Any]) -> socket.socket | None:
+    """The connection that a request, and nothing else, came by; null where the server does not give it."""
+    connection = environ.get("gunicorn.socket")
+    shared = str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/2")
+    return connection if isinstance(connection, socket.socket) and not shared else None
+
+
+def _length(environ: Mapping[str, Any]) -> int:
+    declared = environ.get("CONTENT_LENGTH") or "0"
+    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 12 else 0
+
+
+@contextmanager
+def _stalls_end(connection: socket.socket | None) -> Iterator[None]:
+    if connection is None:
+        yield
+        return
+    before = connection.gettimeout()
+    connection.settimeout(STALLED_SECONDS)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            connection.settimeout(before)
+
+
+def _throw_away(environ: Mapping[str, Any], connection: socket.socket, clock: Callable[[], float]) -> bool:
+    """Whether the body's end came in time. Nothing waits in ``read``, which a trickle of bytes could hold for ever."""
+    end, left, poll = clock() + LINGER_SECONDS, _length(environ) or None, select.poll()
+    poll.register(connection, select.POLLIN)
+    before = connection.gettimeout()
+    connection.settimeout(0)
+    try:
+        while left is None or left > 0:
+            try:
+                piece = environ["wsgi.input"].read(_READ_SIZE if left is None else min(left, _READ_SIZE))
+            except (BlockingIOError, TimeoutError):
+                seconds = end - clock()
+                if seconds <= 0 or not poll.poll(seconds * 1000):
+                    return False
+                continue
+            if not piece:
+                break
+            left = None if left is None else left - len(piece)
+            if clock() > end:
+                return False
+    except Exception:
+        return False
+    finally:
+        with suppress(OSError):
+            connection.settimeout(before)
+    return True
+
+
+def _cut(connection: socket.socket | None) -> None:
+    """Have whoever reads from a connection find its end, now and later. What is to be said can still be sent.
+
+    Not the socket's own method: that of TLS would send the rest in plain.
+    """
+    if connection is not None:
+        with suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RD)
+
+
+_all: WeakSet[Uploads] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for uploads in list(_all):
+        uploads._begin_anew()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
