@@ -17,6 +17,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
+from flask_aibridge.errors import ServicesUnavailable
 from flask_aibridge.license.issuing import SigningKey, issue_license
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.store import RedisStore
@@ -232,9 +233,17 @@ class Gunicorn:
 
 
 def statuses(url: str) -> list[str]:
-    """How the interceptions recorded at a store ended."""
-    with closing(RedisStore(RedisConnection(url))) as store:
-        return sorted(each.status for each in store.interceptions(Query(), limit=1000).interceptions)
+    """How the interceptions recorded at a store ended; asked again where a busy machine lets the store answer late."""
+    found: list[str] = []
+
+    def answers() -> bool:
+        with suppress(ServicesUnavailable), closing(RedisStore(RedisConnection(url))) as store:
+            found[:] = sorted(each.status for each in store.interceptions(Query(), limit=1000).interceptions)
+            return True
+        return False
+
+    until(answers, "the records")
+    return found
 
 
 def until(is_so: Callable[[], bool], what: str) -> None:
