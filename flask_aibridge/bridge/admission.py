@@ -169,6 +169,14 @@ def _check(host: Host, environ: Mapping[str, Any], credential: Credential | None
         host.check(credential)
 
 
+def known_at(host: Host, version: int) -> Known:
+    """The providers, for a caller who is admitted. Raises ``Refused`` where nobody can say which there are."""
+    try:
+        return host.providers(version)
+    except (ConfigError, ServiceError) as error:
+        raise _cannot(error) from error
+
+
 def describe(
     environ: Mapping[str, Any], interception: Interception, document: Mapping[str, Any], provider: Provider
 ) -> InterceptionStart:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from flask_aibridge.bridge.admission import Host, Recorded, Recording, Unrecorded, admit
+from flask_aibridge.bridge.admission import Host, Recorded, Recording, Unrecorded, admit, known_at
 from flask_aibridge.bridge.answers import Response, failed, refusal, relay
 from flask_aibridge.bridge.asked import Asked, is_probe
 from flask_aibridge.bridge.caller import cancellation_of, credential_of
@@ -134,7 +134,7 @@ class Bridge:
             return _present(interception)
         request = Asked(environ, interception, self._uploads)
         try:
-            request.find(self._known(None))
+            request.find(self._known_before())
             interception.exchange = self._occupancy.enter(cancellation_of(environ))
             admission = self._admit(request)
             return self._forward(request, admission)
@@ -157,16 +157,16 @@ class Bridge:
 
     def _admit(self, request: Asked) -> Admission:
         admission = admit(self._host, request.environ, request.interception, request.start)
-        request.find(self._known(admission.config_version))
+        request.find(known_at(self._host, admission.config_version))
         if request.missed:
             # A provider that this process had not heard of: once for each change of the configuration.
             admission = admit(self._host, request.environ, request.interception, request.start)
         return admission
 
-    def _known(self, version: int | None) -> Known:
-        """The providers; none where nobody can say, which admission then puts into words."""
+    def _known_before(self) -> Known:
+        """The providers, before the caller is known; none where nobody can say, which is told to who is admitted."""
         try:
-            return self._host.providers(version)
+            return self._host.providers(None)
         except (ConfigError, ServiceError):
             return Known(None)
 

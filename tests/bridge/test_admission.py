@@ -446,6 +446,36 @@ def test_a_provider_that_cannot_work_leaves_the_others_alone(
     assert "Not A Name" in caplog.text
 
 
+class SpeechlessHost(ScriptedHost):
+    """Knows its callers, and cannot say which providers it has, for so many times."""
+
+    unanswered = 2
+
+    def providers(self) -> ProviderSet:
+        self.unanswered -= 1
+        if self.unanswered >= 0:
+            raise ServicesUnavailable("away", 3.0)
+        return super().providers()
+
+
+def test_a_provider_that_nobody_could_name_is_no_provider_that_is_missing() -> None:
+    """503, which is tried again, and no 404, which is not; strangers learn nothing of it."""
+    with serve_stand_in() as served:
+        host = SpeechlessHost(served.base_url)
+        bridge = Bridge(recording=lambda: host, hooks=[])
+        reply = call(bridge, "POST", "/anthropic/v1/messages", QUESTION, headers={"X-Api-Key": KEY})
+        assert (reply.status, reply.headers["retry-after"]) == (503, "3")
+        assert (
+            call(bridge, "POST", "/anthropic/v1/messages", QUESTION, headers={"X-Api-Key": KEY}).status == 200
+        )
+        host = SpeechlessHost(served.base_url)
+        host.authorization = Unauthorized("unknown")
+        assert (
+            call(bridge, "POST", "/anthropic/v1/messages", QUESTION, headers={"X-Api-Key": KEY}).status == 401
+        )
+        bridge.close()
+
+
 def test_known_providers_go_on_while_the_configurator_is_away(
     recorded: Bridge, host: ScriptedHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
