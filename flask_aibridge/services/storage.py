@@ -32,6 +32,9 @@ WATCH_SECONDS = 2.0
 MAX_LIMIT = 1000
 """The largest page."""
 
+MAX_TIMELINE = 1_000
+"""Interceptions of a session that are shown one by one: an agent's for a day, half a megabyte."""
+
 MAX_COUNTED = 1_000
 """How far matches are counted where an index cannot tell their number: a count must not cost more than the page."""
 
@@ -120,12 +123,19 @@ class TokenSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionView:
-    """An interception as it is read back. The last three are filled in for a single one only, in order of time."""
+    """An interception as it is read back. Records are filled in for a single one only, in order of time.
+
+    An interception that answers a tool call goes on with its ``thread_parent_id``: the last one before it, of the same
+    user, session and shard, that made a call of that id. ``thread_root_id`` is where the thread began. For one that
+    begins a thread, as far as is known, both are null.
+    """
 
     start: InterceptionStart
     status: Status
     end: InterceptionEnd | None
     tokens: TokenSums
+    thread_parent_id: str | None = None
+    thread_root_id: str | None = None
     usages: tuple[TokenUsage, ...] = ()
     prompts: tuple[PromptUsage, ...] = ()
     tool_calls: tuple[ToolUsage, ...] = ()
@@ -146,7 +156,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionView:
-    """The interceptions of one user that carry one session id; or a single one that carries none, under its own id."""
+    """The interceptions of one user that carry one session id; or those of a thread that carry none, under the id of
+    its root. ``threads`` is how many there are. ``timeline`` is filled in for a single session only: its newest
+    ``MAX_TIMELINE`` interceptions, in order of time."""
 
     id: str
     initiator: str
@@ -157,7 +169,9 @@ class SessionView:
     ended_at: datetime | None
     last_active_at: datetime
     interceptions: int
+    threads: int
     tokens: TokenSums
+    timeline: tuple[InterceptionView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +222,7 @@ class InterceptionReader(Protocol):
         """A page of sessions, last active first."""
 
     def session(self, session_id: str, *, initiator: str | None = None) -> SessionView | None:
-        """One session, by its session id or the id of an interception without one; of any user where
+        """One session, by its session id or the id of any of its interceptions that carry none; of any user where
         ``initiator`` is null."""
 
     def usage(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from flask_aibridge.services.storage import InterceptionView, SessionView, TokenSums
+from flask_aibridge.services.storage import MAX_TIMELINE, InterceptionView, SessionView, TokenSums
 
-__all__ = ["session_of", "sum_tokens"]
+__all__ = ["root_of", "session_of", "sum_tokens"]
 
 
 def sum_tokens(sums: Iterable[TokenSums]) -> TokenSums:
@@ -31,16 +31,19 @@ def sum_tokens(sums: Iterable[TokenSums]) -> TokenSums:
     )
 
 
-def session_of(views: Sequence[InterceptionView]) -> SessionView:
-    """The session that one user's interceptions with one session id make; or a single one without.
+def session_of(views: Sequence[InterceptionView], *, timeline: bool = False) -> SessionView:
+    """The session that one user's interceptions with one session id make; or those of a thread without.
 
     :param views: at least one.
+    :param timeline: whether the interceptions themselves are wanted.
     """
-    starts = sorted((view.start for view in views), key=lambda start: start.id)
+    views = sorted(views, key=lambda view: view.start.id)
+    starts = [view.start for view in views]
     newest = starts[-1]
+    roots = {root_of(view) for view in views}
     ends = [view.end.ended_at for view in views if view.end is not None]
     return SessionView(
-        id=newest.session_id or newest.id,
+        id=newest.session_id or root_of(views[-1]),
         initiator=newest.initiator or "",
         providers=tuple(sorted({start.provider for start in starts})),
         models=tuple(sorted({start.model for start in starts if start.model})),
@@ -49,5 +52,12 @@ def session_of(views: Sequence[InterceptionView]) -> SessionView:
         ended_at=max(ends) if len(ends) == len(views) else None,
         last_active_at=max(start.started_at for start in starts),
         interceptions=len(views),
+        threads=len(roots),
         tokens=sum_tokens(view.tokens for view in views),
+        timeline=tuple(views[-MAX_TIMELINE:]) if timeline else (),
     )
+
+
+def root_of(view: InterceptionView) -> str:
+    """The id of the interception that began the thread: of itself, where it goes on with none."""
+    return view.thread_root_id or view.start.id

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.services.contract_config import ConfigContract
 from tests.services.contract_keys import KeyContract
+from tests.services.contract_lineage import LineageContract
 from tests.services.contract_pages import PageContract
 from tests.services.contract_rates import RateContract
 from tests.services.contract_recording import RecordingContract
@@ -17,6 +18,7 @@ from tests.services.contract_upkeep import UpkeepContract
 
 class StoreContract(
     RecordingContract,
+    LineageContract,
     UpkeepContract,
     PageContract,
     SummaryContract,

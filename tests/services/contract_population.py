@@ -153,6 +153,7 @@ def _session(name: str, group: list[Member]) -> SessionView:
         ended_at=max(ends) if len(ends) == len(starts) else None,
         last_active_at=max(start.started_at for start in starts),
         interceptions=len(starts),
+        threads=len(starts),
         tokens=summed(_usages(record for _, records in group for record in records)),
     )
 

@@ -101,7 +101,13 @@ def test_an_interception_is_stored_as_the_keys_say(
     assert roll_up.pop('["alice","main","claude-fable-5","x:web search: requests"]') == "51"
     milliseconds = float(milliseconds_of(start.started_at))
     session = f"s:{start.session_id}"
+    link, call = interception["line"], interception["calls"]
+    assert (len(link), len(call)) == (20, 20)
+    (made,) = shard.pop("calls")
+    assert len(made) == 52
+    assert made.endswith(start.id)
     assert shard == {
+        "answers": {f"{link}{start.id}": 0},
         "x": {start.id: 0},
         "x:user:alice": {start.id: 0},
         "x:provider:main": {start.id: 0},
@@ -135,7 +141,17 @@ def test_records_may_come_in_any_order_and_any_number_of_times(
 ) -> None:
     """In whatever batches: what is stored in the end is the same."""
     client.flushall()
-    starts = [a_start(shard=shard, session_id="s", model="m") for shard in (0, 0, 7)]
+    at, session = now(), data.draw(st.sampled_from([None, "s"]), "session")
+    starts = [
+        a_start(
+            at + timedelta(milliseconds=number),
+            shard=shard,
+            session_id=session,
+            model="m",
+            correlating_tool_call_id="call_1",  # as those of everything_of
+        )
+        for number, shard in enumerate((0, 0, 0, 7))
+    ]
     records: list[Record] = [*starts]
     for start in starts:
         records += everything_of(start)

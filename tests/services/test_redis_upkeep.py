@@ -15,6 +15,7 @@ from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys
 from flask_aibridge.services.redis.store import RedisStore
 from flask_aibridge.services.redis.upkeep import ORPHAN_DAYS, SWEEP_BATCH
+from tests.services.contract_lineage import a_loop, records_of
 from tests.services.contract_records import a_full_start, a_prompt, a_start, a_usage, everything_of, now
 from tests.services.redis_contents import Client, contents
 from tests.services.servers import Running, Server, wait_until
@@ -59,11 +60,15 @@ def _maintained(store: RedisStore, fact: Callable[[], bool], what: str) -> None:
 def test_nothing_is_left_of_what_is_too_old(
     make_store: Callable[..., RedisStore], client: Client, redis_prefix: str
 ) -> None:
-    """Ended, running, with and without content, and records whose start never came; from every key but the stream."""
+    """Ended, running, with and without content, and records whose start never came; loops of agents, whatever is known
+    of what they called; from every key but the stream."""
     store = make_store(retention_days=60)
     for _ in range(40):
         start, running, unstarted = a_full_start(_old()), a_start(_old()), a_start(_old())
         store.record([start, *everything_of(start), running, a_prompt(running), *everything_of(unstarted)])
+    for session in (None, "one"):
+        loop = records_of(a_loop(60, begin=_old(), session_id=session))
+        store.record([*loop[::-3], *loop])
     _maintained(
         store,
         lambda: all(name.endswith(":stream") for name in contents(client, redis_prefix)),
@@ -267,3 +272,35 @@ def test_an_id_of_no_date_does_not_stop_upkeep(make_store: Callable[..., RedisSt
         return [view and view.status for view in views] == ["interrupted"] * 2
 
     _maintained(store, are_ended, "the sweep")
+
+
+def test_a_thread_that_goes_on_keeps_its_session(
+    make_store: Callable[..., RedisStore], client: Client, redis_prefix: str
+) -> None:
+    """Its first turns are deleted, and the rest is still found by its root; once all is too old nothing is left."""
+    store = make_store(retention_days=60)
+    old, young = a_loop(3, begin=_old()), a_loop(5)[2:]
+    store.record(records_of([*old[:2], *young]))
+    root, last = old[0][0].id, young[-1][0]
+    assert _session_of(store, last) == (root, 5)
+    _maintained(store, lambda: store.interception(old[1][0].id) is None, "the young ones alone")
+    assert _session_of(store, last) == (root, 3)
+    assert [each.id for each in store.sessions().sessions] == [root]
+    found = store.session(root)
+    assert found is not None
+    assert found.interceptions == 3
+    answer = a_start(shard=3, correlating_tool_call_id="call_3")
+    store.record([answer])
+    assert _session_of(store, answer) == (root, 4)
+    shorter = make_store(retention_days=1e-9)
+
+    def left() -> set[str]:
+        return {name.removeprefix("{s3}:").partition(":")[0] for name in contents(client, redis_prefix)}
+
+    _maintained(shorter, lambda: left() <= {"stream", "hours", "r"}, "nothing but the usage of this hour")
+
+
+def _session_of(store: RedisStore, start: InterceptionStart) -> tuple[str, int]:
+    session = store.session(start.id)
+    assert session is not None
+    return session.id, session.interceptions

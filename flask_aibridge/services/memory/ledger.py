@@ -43,7 +43,8 @@ Group: TypeAlias = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Entry:
-    """One interception, by the ids of its records. Without a start it waits for it and is not read back."""
+    """One interception, by the ids of its records. Without a start it waits for it and is not read back. ``calls`` are
+    the ids of the tool calls it made, which stay when the content goes."""
 
     id: str
     start: InterceptionStart | None = None
@@ -53,6 +54,7 @@ class Entry:
     usages: dict[str, TokenUsage] = field(default_factory=dict)
     prompts: dict[str, PromptUsage] = field(default_factory=dict)
     tool_calls: dict[str, ToolUsage] = field(default_factory=dict)
+    calls: set[str] = field(default_factory=set)
     thoughts: dict[str, ModelThought] = field(default_factory=dict)
 
     @property
@@ -181,7 +183,8 @@ def _keep_content(entry: Entry, record: PromptUsage | ToolUsage | ModelThought) 
     if isinstance(record, PromptUsage):
         entry.prompts.setdefault(record.id, record)
     elif isinstance(record, ToolUsage):
-        entry.tool_calls.setdefault(record.id, record)
+        if entry.tool_calls.setdefault(record.id, record) is record and record.tool_call_id:
+            entry.calls.add(record.tool_call_id)
     else:
         entry.thoughts.setdefault(record.id, record)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, get_args
 
 from flask_aibridge.services.cursors import (
     Cursor,
@@ -19,7 +20,8 @@ from flask_aibridge.services.cursors import (
     first_id,
     first_score,
 )
-from flask_aibridge.services.memory.ledger import Entry, Group, Ledger, sum_of, token_sums
+from flask_aibridge.services.memory.ledger import Entry, Group, Ledger, token_sums
+from flask_aibridge.services.memory.lineage import Traced, traced
 from flask_aibridge.services.records import InterceptionStart, milliseconds_of
 from flask_aibridge.services.storage import (
     MAX_COUNTED,
@@ -31,11 +33,10 @@ from flask_aibridge.services.storage import (
     SessionView,
     UsageRow,
 )
+from flask_aibridge.services.summaries import session_of
 
 EQUAL_FIELDS: Final = ("initiator", "provider", "model", "client", "source", "session_id")
 INDEXED_FIELDS: Final = ("initiator", "provider", "model", "session_id")
-
-Started: TypeAlias = tuple[InterceptionStart, Entry]
 
 
 def page(ledger: Ledger, query: Query, limit: int, cursor: str | None) -> Page:
@@ -43,14 +44,14 @@ def page(ledger: Ledger, query: Query, limit: int, cursor: str | None) -> Page:
     check_limit(limit)
     question = ("interceptions", query)
     after = None if cursor is None else decode_cursor(cursor, question).place[0]
-    matching = [started for started in ledger.started() if matches(query, *started)]
-    rest = [started for started in matching if after is None or started[0].id < after]
+    matching = [each for each in traced(ledger) if matches(query, each.start, each.entry)]
+    rest = [each for each in matching if after is None or each.start.id < after]
     shown, count = rest[:limit], _count(query, len(matching))
     more = len(rest) > limit
     return Page(
         count=count,
-        interceptions=tuple(_summary(*started) for started in shown),
-        next=encode_cursor(Cursor((shown[-1][0].id,), count), question) if more else None,
+        interceptions=tuple(map(_summary, shown)),
+        next=encode_cursor(Cursor((shown[-1].start.id,), count), question) if more else None,
     )
 
 
@@ -72,19 +73,25 @@ def _count(query: Query, count: int) -> int:
     return count if told_by_an_index else min(count, MAX_COUNTED)
 
 
-def _summary(start: InterceptionStart, entry: Entry) -> InterceptionView:
-    return InterceptionView(start=start, status=entry.status, end=entry.end, tokens=entry.tokens)
-
-
-def view(entry: Entry | None) -> InterceptionView | None:
-    """One interception with everything, or null where there is none or no start of it."""
-    if entry is None or entry.start is None:
-        return None
+def _summary(each: Traced) -> InterceptionView:
     return InterceptionView(
-        start=entry.start,
-        status=entry.status,
-        end=entry.end,
-        tokens=entry.tokens,
+        start=each.start,
+        status=each.entry.status,
+        end=each.entry.end,
+        tokens=each.entry.tokens,
+        thread_parent_id=each.parent_id,
+        thread_root_id=each.root_id,
+    )
+
+
+def view(ledger: Ledger, interception_id: str) -> InterceptionView | None:
+    """One interception with everything, or null where there is none or no start of it."""
+    found = next((each for each in traced(ledger) if each.start.id == interception_id), None)
+    if found is None:
+        return None
+    entry = found.entry
+    return replace(
+        _summary(found),
         usages=_in_order(entry.usages.values()),
         prompts=_in_order(entry.prompts.values()),
         tool_calls=_in_order(entry.tool_calls.values()),
@@ -119,7 +126,7 @@ def sessions(
     more = len(rest) > limit
     return SessionPage(
         count=len(found),
-        sessions=tuple(_session(group) for _, group in rest[:limit]),
+        sessions=tuple(session_of([_summary(each) for each in group]) for _, group in rest[:limit]),
         next=encode_cursor(Cursor(rest[limit - 1][0], len(found)), question) if more else None,
     )
 
@@ -129,50 +136,34 @@ def session(ledger: Ledger, session_id: str, initiator: str | None) -> SessionVi
     found = [
         (_session_order(key, group), group)
         for key, group in _sessions_of(ledger, initiator).items()
-        if key[0] in (f"s:{session_id}", f"i:{session_id}")
+        if key[0] == f"s:{session_id}"
+        or (key[0][0] == "i" and session_id in {each.start.id for each in group})
     ]
-    return _session(max(found, key=lambda pair: pair[0])[1]) if found else None
+    if not found:
+        return None
+    return session_of([_summary(each) for each in max(found, key=lambda pair: pair[0])[1]], timeline=True)
 
 
-def _sessions_of(ledger: Ledger, initiator: str | None) -> dict[tuple[str, str], list[Started]]:
+def _sessions_of(ledger: Ledger, initiator: str | None) -> dict[tuple[str, str], list[Traced]]:
     """Interceptions, newest first, by session and user."""
-    groups: dict[tuple[str, str], list[Started]] = {}
-    for start, entry in ledger.started():
-        if initiator is None or start.initiator == initiator:
-            name = f"s:{start.session_id}" if start.session_id else f"i:{start.id}"
-            groups.setdefault((name, start.initiator or ""), []).append((start, entry))
+    groups: dict[tuple[str, str], list[Traced]] = {}
+    for each in traced(ledger):
+        if initiator is None or each.start.initiator == initiator:
+            groups.setdefault((each.session, each.start.initiator or ""), []).append(each)
     return groups
 
 
-def _session_order(key: tuple[str, str], group: Sequence[Started]) -> Place:
+def _session_order(key: tuple[str, str], group: Sequence[Traced]) -> Place:
     return milliseconds_of(_last_active(group)), *key
 
 
-def _last_active(group: Sequence[Started]) -> datetime:
-    return max(start.started_at for start, _ in group)
+def _last_active(group: Sequence[Traced]) -> datetime:
+    return max(each.start.started_at for each in group)
 
 
-def _is_active(group: Sequence[Started], after: datetime | None, before: datetime | None) -> bool:
+def _is_active(group: Sequence[Traced], after: datetime | None, before: datetime | None) -> bool:
     last = milliseconds_of(_last_active(group))
     return (after is None or first_score(after) <= last) and (before is None or last < first_score(before))
-
-
-def _session(group: Sequence[Started]) -> SessionView:
-    newest = group[0][0]
-    ends = [entry.end.ended_at for _, entry in group if entry.end is not None]
-    usages = (usage for _, entry in group for usage in entry.usages.values())
-    return SessionView(
-        id=newest.session_id or newest.id,
-        initiator=newest.initiator or "",
-        providers=tuple(sorted({start.provider for start, _ in group})),
-        models=tuple(sorted({start.model for start, _ in group if start.model})),
-        client=newest.client,
-        started_at=min(start.started_at for start, _ in group),
-        ended_at=max(ends) if len(ends) == len(group) else None,
-        last_active_at=_last_active(group),
-        interceptions=len(group),
-        tokens=token_sums(sum_of(usages)),
-    )
 
 
 def usage(

@@ -222,7 +222,7 @@ class MemoryStore:
     def interception(self, interception_id: str) -> InterceptionView | None:
         """One interception."""
         with self._use():
-            return memory_reading.view(self._ledger.get(interception_id))
+            return memory_reading.view(self._ledger, interception_id)
 
     def sessions(
         self,

@@ -14,13 +14,20 @@ name                     type   what
                                 ``end``: the ``InterceptionEnd`` as JSON; ``swept``: "1" where that end is a
                                 stand-in (``records.stand_in_end``), which a real one replaces;
                                 ``u:<record id>``: a ``TokenUsage`` as JSON; ``t``: the sums of all of them, as JSON
-                                ``{"input", "output", "cache_read", "cache_write", "extra": {}}``
+                                ``{"input", "output", "cache_read", "cache_write", "extra": {}}``;
+                                ``calls``: digests of the ids of the tool calls it made; ``line``, where it answers a
+                                tool call: a link to that call, then, where it is known what made it, the ids of the
+                                parent and the root (see ``lineage.lua``)
 ``{sN}:c:<id>``          hash   its content: ``p:<record id>``, ``t:<record id>``, ``m:<record id>``: a ``PromptUsage``,
                                 ``ToolUsage``, ``ModelThought`` as JSON
 ``{sN}:x``               zset   every interception, all scores 0, so that ids sort as text and thus by time
 ``{sN}:x:user:<name>``   zset   the same of one user; likewise ``provider``, ``model``, ``session``
+``{sN}:x:thread:<id>``   zset   the same of a thread whose client names no session, by the id of its root; absent
+                                where it is the root alone
+``{sN}:calls``           zset   the tool calls made, each a link and the id of the interception, all scores 0
+``{sN}:answers``         zset   the interceptions that answer a tool call, each behind its link, all scores 0
 ``{sN}:sessions``        zset   ``[session, user]`` as JSON → milliseconds of its last start. A session is
-                                ``s:<session id>``, or ``i:<id>`` of an interception without one
+                                ``s:<session id>``, or ``i:<root's id>`` of a thread without one
 ``{sN}:sessions:<user>`` zset   the same of one user: session → milliseconds of its last start
 ``{sN}:names:model``     zset   every model seen → milliseconds of its last start; ``{sN}:names:model:<user>`` of one
                                 user; likewise ``client``
@@ -67,7 +74,7 @@ STREAM_LENGTH: Final = 10_000
 """Entries that a shard's stream keeps, about: hours of traffic for a consumer that was away, a few MB of memory,
 40 at the most."""
 
-Dimension: TypeAlias = Literal["user", "provider", "model", "session"]
+Dimension: TypeAlias = Literal["user", "provider", "model", "session", "thread"]
 """What has an index of its own."""
 
 NameKind: TypeAlias = Literal["model", "client"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -162,9 +162,9 @@ def _count_on(search: _Search, looked: Mapping[int, _Looked], left: dict[int, in
     return min(matches, MAX_COUNTED)
 
 
-def views_of(connection: RedisConnection, keys: Keys, ids: Sequence[str]) -> Iterator[InterceptionView]:
+def views_of(connection: RedisConnection, keys: Keys, ids: Iterable[str]) -> Iterator[InterceptionView]:
     """The interceptions of these ids in their order, but for those that are gone by now."""
-    by_shard: dict[int, list[str]] = {}
+    ids, by_shard = list(ids), dict[int, list[str]]()
     for each in ids:
         by_shard.setdefault(shard_of(each), []).append(each)
     calls = [Call(_VIEWS, [keys.interception(each) for each in group]) for group in by_shard.values()]
@@ -175,21 +175,29 @@ def views_of(connection: RedisConnection, keys: Keys, ids: Sequence[str]) -> Ite
 
 
 def view_of(row: Sequence[Any]) -> InterceptionView | None:
-    """An interception by its start, status, end and sums of tokens as they are stored; null without a start, and for
-    what cannot be read, which must not take the rest of a page with it."""
-    start, status, end, tokens = (*row, None, None, None)[:4]
+    """An interception by its start, status, end, sums of tokens and line as they are stored; null without a start, and
+    for what cannot be read, which must not take the rest of a page with it."""
+    start, status, end, tokens, line = (*row, None, None, None, None)[:5]
     if start is None:
         return None
     try:
+        parent, root = _ancestry(line or "")
         return InterceptionView(
             start=decode("InterceptionStart", start),
             status=status or "running",
             end=None if end is None else decode("InterceptionEnd", end),
             tokens=TokenSums() if tokens is None else _sums(tokens),
+            thread_parent_id=parent,
+            thread_root_id=root,
         )
     except (ValueError, LookupError, TypeError) as error:
         _log.error("A stored interception is corrupt and left out: %s", error)
         return None
+
+
+def _ancestry(line: str) -> tuple[str | None, str | None]:
+    """The parent and the root, which stand behind a link of 20 digits."""
+    return (line[20:52], line[52:84]) if len(line) == 84 else (None, None)
 
 
 def _sums(text: str) -> TokenSums:
@@ -206,14 +214,11 @@ def interception(connection: RedisConnection, keys: Keys, interception_id: str) 
     """One interception with everything that is recorded of it, or null."""
     names = [keys.interception(interception_id), keys.content(interception_id)]
     accounting, content = (_pairs(reply) for reply in connection.run_many([Call(_INTERCEPTION, names)])[0])
-    view = view_of([accounting.get(name) for name in ("start", "status", "end", "t")])
+    view = view_of([accounting.get(name) for name in ("start", "status", "end", "t", "line")])
     if view is None:
         return None
-    return InterceptionView(
-        start=view.start,
-        status=view.status,
-        end=view.end,
-        tokens=view.tokens,
+    return replace(
+        view,
         usages=_records("TokenUsage", "u:", accounting),
         prompts=_records("PromptUsage", "p:", content),
         tool_calls=_records("ToolUsage", "t:", content),

@@ -28,12 +28,12 @@ from flask_aibridge.services.records import (
 )
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys
-from flask_aibridge.services.redis.scripts import Argument, Call, Script
+from flask_aibridge.services.redis.scripts import INTERCEPTION, Argument, Call, Script
 from flask_aibridge.services.schemas.fields import MAX_NAME, Text
 from flask_aibridge.services.schemas.messages import encode, kind_of
 
-ADMIT: Final = Script("admit", "interception", "gcra")
-RECORD: Final = Script("record", "interception")
+ADMIT: Final = Script("admit", *INTERCEPTION, "gcra")
+RECORD: Final = Script("record", *INTERCEPTION)
 
 RECORDS_PER_CALL: Final = 200
 """Records that one call of the script stores: a few milliseconds, in which Redis does nothing else."""
@@ -221,6 +221,7 @@ def _fields(start: InterceptionStart) -> tuple[str, ...]:
         _text(start.source),
         _text(start.session_id),
         start.worker,
+        _text(start.correlating_tool_call_id),
     )
 
 
@@ -248,7 +249,7 @@ def _of_prompt(record: PromptUsage, text: str) -> list[Argument]:
 
 
 def _of_tool(record: ToolUsage, text: str) -> list[Argument]:
-    return [f"t{record.interception_id}{record.id}", text]
+    return [f"t{record.interception_id}{record.id}", text, _text(record.tool_call_id)]
 
 
 def _of_thought(record: ModelThought, text: str) -> list[Argument]:

@@ -12,6 +12,9 @@ Command: TypeAlias = tuple[Argument, ...]
 
 _FOLDER: Final = files("flask_aibridge.services.redis") / "lua"
 
+INTERCEPTION: Final = ("shard", "lineage", "interception")
+"""The files behind which a script stands that writes what belongs to interceptions."""
+
 
 class Script:
     """One named Lua file, behind the files that it shares functions with.

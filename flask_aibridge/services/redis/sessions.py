@@ -1,7 +1,7 @@
 """Pages of sessions, and single ones, as they are stored in Redis.
 
 Each shard lists the sessions it has interceptions of by when they were last active there. A session that several shards
-have is where its last activity is; in the others it is passed over.
+have is where its last activity is; in the others it is passed over. A thread without a session id is in one shard.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from flask_aibridge.services.cursors import (
     encode_cursor,
     first_score,
 )
-from flask_aibridge.services.records import SHARDS, started_at_of
+from flask_aibridge.services.records import SHARDS, shard_of, started_at_of
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys
 from flask_aibridge.services.redis.pages import view_of, views_of
 from flask_aibridge.services.redis.scripts import Call, Script
 from flask_aibridge.services.redis.walks import NewestFirst, Step
 from flask_aibridge.services.storage import MAX_COUNTED, InterceptionView, SessionPage, SessionView
-from flask_aibridge.services.summaries import session_of
+from flask_aibridge.services.summaries import root_of, session_of
 
 MAX_SUMMED: Final = 20_000
 """Interceptions that the sessions of one page are summed from, about: a second's work. A page that would need more has
@@ -116,7 +116,12 @@ class _Listing:
         ]
 
     def _indexes(self, shard: int, places: Iterable[Place]) -> list[str]:
-        return [self.keys.index(shard, "session", place[1].removeprefix("s:")) for place in places]
+        return [self.index(shard, place[1]) for place in places]
+
+    def index(self, shard: int, session: str) -> str:
+        """Where the interceptions of a session are listed, but for a thread of one."""
+        kind, _, name = session.partition(":")
+        return self.keys.index(shard, "session" if kind == "s" else "thread", name)
 
     def count(self) -> int:
         """How many sessions there are: those in several shards once, unless there are more than ``MAX_COUNTED``."""
@@ -186,10 +191,9 @@ def _choose(listing: _Listing, walk: NewestFirst, limit: int) -> tuple[list[Plac
 
 def _summed(listing: _Listing, places: Sequence[Place]) -> Iterable[SessionView]:
     """The sessions at these places, but for those whose interceptions are gone by now."""
-    named = {place[1].removeprefix("s:") for place in places if place[1].startswith("s:")}
-    found = _interceptions(listing, sorted(named))
-    single = [place[1].removeprefix("i:") for place in places if place[1].startswith("i:")]
-    for view in views_of(listing.connection, listing.keys, single):
+    found = _interceptions(listing, sorted({place[1] for place in places}))
+    single = [place[1].removeprefix("i:") for place in places if place[1:] not in found]
+    for view in views_of(listing.connection, listing.keys, filter(is_interception_id, single)):
         found[f"i:{view.start.id}", view.start.initiator or ""] = [view]
     groups = (found.get((place[1], place[2])) for place in places)
     return (session_of(group) for group in groups if group)
@@ -198,27 +202,32 @@ def _summed(listing: _Listing, places: Sequence[Place]) -> Iterable[SessionView]
 _Groups = dict[tuple[str, str], list[InterceptionView]]
 
 
-def _interceptions(listing: _Listing, session_ids: Sequence[str]) -> _Groups:
-    """The interceptions of sessions, by session and user."""
+def _interceptions(listing: _Listing, sessions: Sequence[str]) -> _Groups:
+    """The interceptions of sessions that an index lists, by session and user."""
     groups: _Groups = {}
-    left = {shard: _Reading(list(session_ids)) for shard in range(SHARDS)} if session_ids else {}
+    places = {shard: [each for each in sessions if _may_have(shard, each)] for shard in range(SHARDS)}
+    left = {shard: _Reading(each) for shard, each in places.items() if each}
     while left:
         calls = [_read(listing, shard, reading) for shard, reading in left.items()]
         replies = zip(list(left.items()), listing.connection.run_many(calls), strict=True)
         for (shard, reading), (rows, reached) in replies:
-            for session_id, stored in zip(reading.session_ids, rows, strict=False):
-                _group(groups, session_id, stored)
+            for session, stored in zip(reading.sessions, rows, strict=False):
+                _group(groups, session, stored)
             reading.go_on(len(rows), len(rows[-1]), reached)
-            if not reading.session_ids:
+            if not reading.sessions:
                 del left[shard]
     return groups
+
+
+def _may_have(shard: int, session: str) -> bool:
+    return session.startswith("s:") or shard == shard_of(session)
 
 
 @dataclass
 class _Reading:
     """Which sessions a shard has not been asked for yet, and where in the first of them it is."""
 
-    session_ids: list[str]
+    sessions: list[str]
     below: str = "+"
     read: int = 0
 
@@ -226,21 +235,21 @@ class _Reading:
         """Note that so many sessions were begun, and how far the last of them came."""
         self.read = read + (self.read if begun == 1 else 0)
         ended = not reached or self.read >= MAX_SESSION
-        self.session_ids = self.session_ids[begun if ended else begun - 1 :]
+        self.sessions = self.sessions[begun if ended else begun - 1 :]
         self.below = "+" if ended else f"({reached}"
         self.read = 0 if ended else self.read
 
 
 def _read(listing: _Listing, shard: int, reading: _Reading) -> Call:
-    indexes = [listing.keys.index(shard, "session", each) for each in reading.session_ids]
+    indexes = [listing.index(shard, each) for each in reading.sessions]
     arguments = (listing.keys.shard(shard), str(MAX_READ), reading.below, listing.initiator or "")
     return Call(_VIEWS, indexes, arguments)
 
 
-def _group(groups: _Groups, session_id: str, rows: Iterable[Sequence[Any]]) -> None:
+def _group(groups: _Groups, session: str, rows: Iterable[Sequence[Any]]) -> None:
     for view in map(view_of, rows):
         if view is not None:
-            groups.setdefault((f"s:{session_id}", view.start.initiator or ""), []).append(view)
+            groups.setdefault((session, view.start.initiator or ""), []).append(view)
 
 
 def session(
@@ -248,12 +257,15 @@ def session(
 ) -> SessionView | None:
     """One session; of several users', the one that was last active."""
     listing = _Listing(connection, keys, initiator, None, None)
-    groups = _interceptions(listing, [session_id])
-    for view in views_of(connection, keys, [session_id] if is_interception_id(session_id) else []):
-        if not view.start.session_id and initiator in (None, view.start.initiator):
-            groups[f"i:{session_id}", view.start.initiator or ""] = [view]
+    wanted, single = [f"s:{session_id}"], None
+    if is_interception_id(session_id):
+        single = next(views_of(connection, keys, [session_id]), None)
+        wanted.append(f"i:{root_of(single) if single else session_id}")
+    groups = _interceptions(listing, wanted)
+    if single and not single.start.session_id and initiator in (None, single.start.initiator):
+        groups.setdefault((wanted[-1], single.start.initiator or ""), [single])
     found = [(max(view.start.id[:12] for view in group), *key) for key, group in groups.items()]
-    return session_of(groups[max(found)[1:]]) if found else None
+    return session_of(groups[max(found)[1:]], timeline=True) if found else None
 
 
 def is_interception_id(text: str) -> bool:

@@ -16,10 +16,10 @@ from typing import Any, Final
 from flask_aibridge.services.records import GONE, SHARDS, InterceptionEnd, stand_in_end
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys
-from flask_aibridge.services.redis.scripts import Call, Script
+from flask_aibridge.services.redis.scripts import INTERCEPTION, Call, Script
 
 OVERDUE: Final = Script("overdue")
-EXPIRE: Final = Script("expire", "interception")
+EXPIRE: Final = Script("expire", *INTERCEPTION)
 UNLOCK: Final = Script("unlock")
 
 LOCK_SECONDS: Final = 10

@@ -1,4 +1,4 @@
--- Deletes a batch of what a shard has kept for long enough. Stands behind interception.lua.
+-- Deletes a batch of what a shard has kept for long enough. Stands behind shard.lua, lineage.lua and interception.lua.
 --
 -- ARGV: milliseconds for which interceptions are kept, and for which their content is, each 0 for ever; for which what
 -- has no start is kept, at most; and how much is deleted at once. Answers how much was, so that the caller knows whether
@@ -23,6 +23,7 @@ end
 
 local function forget(id, milliseconds)
   local values = redis.call("HMGET", shard .. "i:" .. id, unpack(FIELDS))
+  local lineage = redis.call("HMGET", shard .. "i:" .. id, "line", "calls")
   local is = {}
   for index, name in ipairs(FIELDS) do
     is[name] = values[index]
@@ -32,7 +33,8 @@ local function forget(id, milliseconds)
       redis.call("ZREM", shard .. "x:" .. name .. ":" .. is[name], id)
     end
   end
-  local session = is.session and "s:" .. is.session or "i:" .. id
+  local root = unlink(id, is.user, is.session, lineage[1], lineage[2])
+  local session = is.session and "s:" .. is.session or "i:" .. root
   unsee("sessions", cjson.encode({ session, is.user or "" }), milliseconds)
   if is.user then
     unsee("sessions:" .. is.user, session, milliseconds)

@@ -1,4 +1,4 @@
--- The rate limit, as services/rate_limits.py has it. Stands behind interception.lua, whose `time` and `whole` it uses.
+-- The rate limit, as services/rate_limits.py has it. Stands behind shard.lua, whose `time` and `whole` it uses.
 --
 -- A limit is text such as "60/minute burst=20". What is kept of a caller is the theoretical arrival time of the next
 -- request, in microseconds: one key, which expires when it means nothing any more. All numbers are whole and below 2^53.

@@ -1,43 +1,8 @@
--- What each record of an interception does to the keys of its shard. Stands before admit.lua and record.lua.
---
--- KEYS[1] is what every key of the shard begins with, hash tag included; every other name is made of it. Redis asks for
--- all keys to be declared so that a cluster can tell the node; the tag puts all of them in the slot of KEYS[1], so the
--- node is the right one. KEYS[2], the shard's index, is declared so that there are two keys and one of them, KEYS[1],
--- never exists: while the slot moves to another node, a cluster then answers TRYAGAIN instead of running the script on
--- half of the slot's keys.
---
--- Times are the server's own, for the clocks of its clients differ. Scripts are replicated by their effects (the
--- default since Redis 5), so they may ask for the time and still write.
+-- What each record of an interception does to the keys of its shard. Stands behind shard.lua and lineage.lua, before
+-- admit.lua and record.lua.
 
-local shard = KEYS[1]
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local STREAM_LENGTH = "10000"
 local STREAM_RECORD = 4096 -- bytes
-
-local function whole(number) -- Lua's own text of a large number has an exponent
-  return string.format("%.0f", number)
-end
-
-local function started_at(id) -- an id begins with the milliseconds of its interception's start
-  return tonumber(string.sub(id, 1, 12), 16)
-end
-
-local function hour_of(milliseconds) -- yyyymmddhh in UTC; the calendar as in Howard Hinnant's "civil_from_days"
-  local hours = math.floor(milliseconds / 3600000)
-  local days = math.floor(hours / 24) + 719468
-  local era = math.floor(days / 146097)
-  local day = days - era * 146097
-  local year = math.floor(
-    (day - math.floor(day / 1460) + math.floor(day / 36524) - math.floor(day / 146096)) / 365
-  )
-  day = day - (365 * year + math.floor(year / 4) - math.floor(year / 100))
-  local month = math.floor((5 * day + 2) / 153) -- counted from March, so that a leap day is the last of its year
-  day = day - math.floor((153 * month + 2) / 5) + 1
-  month = month < 10 and month + 3 or month - 9
-  year = year + era * 400 + (month <= 2 and 1 or 0)
-  return string.format("%04d%02d%02d%02d", year, month, day, hours % 24)
-end
 
 -- What is long is not repeated in the stream, whose length is bounded in entries alone: a consumer reads it by the id.
 local function publish(kind, id, text)
@@ -112,13 +77,14 @@ local function seen(name, user, member, milliseconds)
   end
 end
 
-local FIELDS = { "user", "provider", "model", "client", "source", "session", "worker" }
+local FIELDS = { "user", "provider", "model", "client", "source", "session", "worker", "answers" }
 local INDEXED = { "user", "provider", "model", "session" }
 
--- Stores a start; `values` are those of FIELDS, false where there is none.
+-- Stores a start; `values` are those of FIELDS, false where there is none. The last, the id of the tool call that the
+-- request answers, is kept as a link.
 local function start(id, text, values)
   local key = shard .. "i:" .. id
-  local known = redis.call("HMGET", key, "start", "end", "t")
+  local known = redis.call("HMGET", key, "start", "end", "t", "calls")
   if known[1] then
     return
   end
@@ -129,9 +95,16 @@ local function start(id, text, values)
   for index, name in ipairs(FIELDS) do
     if values[index] then
       is[name] = values[index]
-      hash[#hash + 1] = name
-      hash[#hash + 1] = values[index]
+      if name ~= "answers" then
+        hash[#hash + 1] = name
+        hash[#hash + 1] = values[index]
+      end
     end
+  end
+  local root = id
+  if is.answers then
+    hash[#hash + 1] = "line"
+    hash[#hash + 1], root = ancestry(id, is.user, is.session, is.answers)
   end
   redis.call(unpack(hash))
   redis.call("ZADD", shard .. "x", 0, id)
@@ -141,11 +114,10 @@ local function start(id, text, values)
     end
   end
   local milliseconds = whole(started_at(id))
-  local session = is.session and "s:" .. is.session or "i:" .. id
-  redis.call("ZADD", shard .. "sessions", "GT", milliseconds, cjson.encode({ session, is.user or "" }))
-  if is.user then
-    redis.call("ZADD", shard .. "sessions:" .. is.user, "GT", milliseconds, session)
+  if not is.session and root ~= id then
+    join(root, id)
   end
+  active(is.session and "s:" .. is.session or "i:" .. root, is.user, milliseconds, "GT")
   if is.model then
     seen("names:model", is.user, is.model, milliseconds)
   end
@@ -158,6 +130,9 @@ local function start(id, text, values)
   roll_up(id, is.user, is.provider, is.model, 1, known[3] and tokens_of(known[3]))
   redis.call("ZREM", shard .. "orphans", id)
   publish("InterceptionStart", id, text)
+  for at = 1, #(known[4] or ""), LINK do
+    take_up(id, is.user, is.session, string.sub(known[4], at, at + LINK - 1))
+  end
 end
 
 -- Stores an end; `kind` is its letter in record.lua. The first one counts, but a stand-in gives way to a real one.
@@ -203,13 +178,17 @@ end
 
 local CONTENT = { p = "PromptUsage", t = "ToolUsage", m = "ModelThought" }
 
-local function keep(kind, id, record_id, text)
+-- Stores content; `call` is the id of a tool usage's call, or "".
+local function keep(kind, id, record_id, text, call)
   if redis.call("HSETNX", shard .. "c:" .. id, kind .. ":" .. record_id, text) == 0 then
     return
   end
   redis.call("ZADD", shard .. "content", 0, id)
   if redis.call("HEXISTS", shard .. "i:" .. id, "start") == 0 then
     wait_for_start(id)
+  end
+  if call ~= "" then
+    make_call(id, call)
   end
   publish(CONTENT[kind], id, text)
 end

@@ -6,7 +6,8 @@
 --   i  the same of a worker that stops: it gives way to a real end
 --   w  the same, written by a sweep: it ends nothing that is not there
 --   u  usage, rest: its id       then its JSON and its counts, as [input, output, cache_read, cache_write, {extra}]
---   p, t, m  content: prompt, tool usage, thought; rest: its id; then its JSON
+--   p, m  content: prompt, thought; rest: its id; then its JSON
+--   t  content: tool usage, rest: its id; then its JSON and the id of the tool call, "" where null
 
 local at = 1
 while at <= #ARGV do
@@ -26,7 +27,10 @@ while at <= #ARGV do
     at = at + 1
   elseif kind == "e" or kind == "i" or kind == "w" then
     finish(id, text, rest, kind)
+  elseif kind == "t" then
+    keep(kind, id, rest, text, ARGV[at])
+    at = at + 1
   else
-    keep(kind, id, rest, text)
+    keep(kind, id, rest, text, "")
   end
 end

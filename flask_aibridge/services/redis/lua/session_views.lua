@@ -6,8 +6,8 @@
 -- ARGV[3]  below which of the first session's interceptions to go on, as ZRANGE … BYLEX takes it; '+' for the newest
 -- ARGV[4]  whose they have to be, or '' for everybody's
 --
--- Returns for each session that was begun the starts, states, ends and sums of tokens of its interceptions; and the
--- interception after which to go on in the last one, or '' where all have been read.
+-- Returns for each session that was begun the starts, states, ends, sums of tokens and lines of its interceptions; and
+-- the interception after which to go on in the last one, or '' where all have been read.
 
 local shard, left, highest = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local sessions = {}
@@ -15,9 +15,9 @@ for number, key in ipairs(KEYS) do
   local ids = redis.call('ZRANGE', key, highest, '-', 'BYLEX', 'REV', 'LIMIT', 0, left)
   local views = {}
   for _, id in ipairs(ids) do
-    local stored = redis.call('HMGET', shard .. 'i:' .. id, 'start', 'status', 'end', 't', 'user')
-    if ARGV[4] == '' or stored[5] == ARGV[4] then
-      stored[5] = nil
+    local stored = redis.call('HMGET', shard .. 'i:' .. id, 'start', 'status', 'end', 't', 'line', 'user')
+    if ARGV[4] == '' or stored[6] == ARGV[4] then
+      stored[6] = nil
       views[#views + 1] = stored
     end
   end

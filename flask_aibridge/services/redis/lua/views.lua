@@ -2,10 +2,10 @@
 --
 -- KEYS  their hashes
 --
--- Returns for each its start, status, end and sums of tokens; null where there is none.
+-- Returns for each its start, status, end, sums of tokens and line; null where there is none.
 
 local views = {}
 for number, key in ipairs(KEYS) do
-  views[number] = redis.call('HMGET', key, 'start', 'status', 'end', 't')
+  views[number] = redis.call('HMGET', key, 'start', 'status', 'end', 't', 'line')
 end
 return views
