@@ -12,7 +12,7 @@ from flask_aibridge.bridge.intercept.wire_format import WireFormat
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.providers.directory import Known
-from flask_aibridge.bridge.providers.routes import READ, Route
+from flask_aibridge.bridge.providers.routes import READ, SAYING_MODELS, Route
 from flask_aibridge.bridge.request import (
     MAX_REQUEST_BODY,
     Refused,
@@ -28,9 +28,6 @@ from flask_aibridge.services.records import InterceptionStart
 PROBES: Final = frozenset({"", "/", "/api/hello"})
 """What clients ask by ``HEAD``, below a provider's name, to see whether anybody is there. Claude Code does so as it
 starts, with no credentials, to have a connection open by the time that it needs one."""
-
-_SAYING_MODELS: Final = frozenset({"model", "requests", "params"})
-"""The members by which a request says which models it is for; the latter two in a batch."""
 
 _NO_RETRY: Final = ("X-Should-Retry", "false")
 
@@ -156,7 +153,7 @@ class Asked:
             raise Refused(403, f"This API key may not be used for provider {self.name!r}.", _NO_RETRY)
         if scopes.models is None or route.models is None or self.environ["REQUEST_METHOD"] != "POST":
             return
-        if self.body() and is_ambiguous(self.body(), _SAYING_MODELS):
+        if self.body() and is_ambiguous(self.body(), SAYING_MODELS):
             raise _not_for(None, self.name)
         for model in route.models(self.document()):
             if not isinstance(model, str) or not scopes.allow(self.name, model):

@@ -21,24 +21,40 @@ ModelsOf: TypeAlias = Callable[[Document], list[Any]]
 """Which models a request's document names; anything but a string stands for one that cannot be known."""
 
 
+_BESIDE: Final = ("tools", "models", "fallbacks")
+"""Members that name more models: those that tools work with (images by OpenAI, advice by Anthropic), and those that
+answer where the first does not, by themselves (OpenRouter) or as objects."""
+
+SAYING_MODELS: Final = frozenset({"model", "requests", "params", *_BESIDE})
+"""Every member, or member of such members, that is looked at here."""
+
+
 def named(document: Document) -> list[Any]:
-    """The model that the request is for; null where it is chosen elsewhere, by a stored prompt for example."""
-    return [document.get("model")]
+    """The model that the request is for, null where it is chosen elsewhere, by a stored prompt for example; and those
+    that it names beside it."""
+    return [document.get("model"), *_beside(document)]
 
 
 def named_if_any(document: Document) -> list[Any]:
     """The same, of a request that need not be for any model."""
-    return [document["model"]] if "model" in document else []
+    return named(document) if "model" in document else _beside(document)
 
 
 def named_in_batch(document: Document) -> list[Any]:
-    """The model of each request in a batch of messages; null for a document without any."""
-    return [member(each, "params").get("model") for each in dicts(document.get("requests"))] or [None]
+    """Those of each request in a batch of messages; null for a document without any."""
+    requests = [member(each, "params") for each in dicts(document.get("requests"))]
+    return [model for request in requests for model in named(request)] or [None]
 
 
 def named_elsewhere(document: Document) -> list[Any]:
     """Unknown: the requests are in a file that the provider has."""
     return [None]
+
+
+def _beside(document: Document) -> list[Any]:
+    listed = [each for name in _BESIDE if isinstance(document.get(name), list) for each in document[name]]
+    objects = [each["model"] for each in dicts(listed) if "model" in each]
+    return objects + [each for each in listed if isinstance(each, str)]
 
 
 @dataclass(frozen=True, slots=True)

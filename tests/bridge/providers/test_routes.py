@@ -130,6 +130,16 @@ def test_every_route_that_has_a_model_work_says_which() -> None:
     [
         (named, {"model": "m"}, ["m"]),
         (named, {}, [None]),
+        (
+            named,
+            {"model": "m", "tools": [{"type": "image_generation", "model": "i"}, {"name": "f"}]},
+            ["m", "i"],
+        ),
+        (named, {"model": "m", "models": ["a", "b"]}, ["m", "a", "b"]),
+        (named, {"model": "m", "fallbacks": [{"model": "a"}, {"model": None}, 7]}, ["m", "a", None]),
+        (named, {"model": "m", "tools": {"model": "i"}, "models": None}, ["m"]),
+        (named_if_any, {"tools": [{"model": "i"}]}, ["i"]),
+        (named_in_batch, {"requests": [{"params": {"model": "a", "models": ["b"]}}]}, ["a", "b"]),
         (named_if_any, {"model": 5}, [5]),
         (named_if_any, {}, []),
         (named_in_batch, {"requests": [{"params": {"model": "a"}}, {"params": {"model": "b"}}]}, ["a", "b"]),
