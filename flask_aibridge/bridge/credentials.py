@@ -59,7 +59,12 @@ def own_credential(environ: Mapping[str, Any], provider: Provider, *, allowed: b
     if not presented and not provider.lacks_key:
         return None
     forms = " or ".join(map(_form, provider.credential_headers))
-    raise Refused(401, f"Provider {provider.name!r} takes a key of your own as {forms}; there is none.")
+    raise Refused(
+        401,
+        f"Provider {provider.name!r} takes a key of your own as {forms}; there is none.",
+        # RFC 9110 section 15.5.2 wants one; the name is of lower-case letters, digits and hyphens.
+        ("WWW-Authenticate", f'Bearer realm="{provider.name}"'),
+    )
 
 
 def planned(environ: Mapping[str, Any], provider: Provider, lane: Lane) -> tuple[CredentialKind, str | None]:

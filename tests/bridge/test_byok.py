@@ -97,6 +97,7 @@ def test_what_the_provider_would_not_take_is_refused(
         reply = ask(bridge, path, headers | {"X-AIBridge-Token": GATEWAY})
         assert served.stand_in.requests == []
     assert reply.status == 401
+    assert reply.headers["www-authenticate"] == f'Bearer realm="{path.split("/")[1]}"'
     assert "Bearer" in reply.json["error"]["message"]
     assert OWN not in reply.body.decode()
 
