@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -46,7 +47,7 @@ INTERRUPTED = "the bridge was shutting down"
 
 class Interception:
     """One request on its way. Used by one thread at a time; ``finish`` counts once, whoever calls it
-    again.
+    again, and not in the child of a fork: the request is the parent's, which goes on with it.
 
     ``record`` takes the records of an interception that was admitted as a recorded one. Its id is in the shard of the
     key that it was made with, so that both are stored together. ``planned_hint`` is the hint at the provider's key
@@ -81,6 +82,7 @@ class Interception:
         self._counts: Counter[str] = Counter()
         self._bytes_sent = 0
         self._finished = False
+        self._pid = os.getpid()
         self._started = time.monotonic()
         self._first_byte: float | None = None
 
@@ -106,6 +108,11 @@ class Interception:
         if authorization is not None:
             key_id, user = authorization.key_id or key_id, authorization.user
         self.caller = Caller(self.caller.in_process, self.caller.source, key_id, user)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it began in this process, and not in the one that this one was forked from."""
+        return self._pid == os.getpid()
 
     @property
     def interrupted(self) -> bool:
@@ -172,7 +179,7 @@ class Interception:
     def finish(self, outcome: Outcome, error: str | None = None, error_type: str | None = None) -> None:
         """Close the account and tell the hooks. ``error_type`` is the class of an error; where it is not given, status,
         outcome and what the provider said tell it."""
-        if self._finished:
+        if self._finished or not self.is_ours:
             return
         self._finished = True
         self._record_end(outcome, error or self._failure_in_words(), error_type)
@@ -231,8 +238,8 @@ class Interception:
             return
         self._counts[kind] = number = self._counts[kind] + 1
         if number <= MAX_RECORDS:
-            record_id, now = f"{self.id}.{kind}{number}", datetime.now(UTC)
-            self._take_record(make(id=record_id, interception_id=self.id, created_at=now, **fields))
+            record_id = f"{self.id}.{kind}{number}"
+            self._take_record(make(id=record_id, interception_id=self.id, created_at=self._now(), **fields))
         elif number == MAX_RECORDS + 1:
             logger.warning(
                 "interception %s: no more than %d records of a kind are kept", self.id, MAX_RECORDS
@@ -252,9 +259,13 @@ class Interception:
                 error_type=error_type or self._error_type(outcome),
                 error_message=error[:MAX_ERROR] if error else None,
                 credential_hint=None if self.key_hint == self.planned_hint else self.key_hint,
-                ended_at=datetime.now(UTC),
+                ended_at=self._now(),
             )
         )
+
+    def _now(self) -> datetime:
+        """By a clock that nobody sets: an interception does not end before it began, nor last for a day."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self._started)
 
     def _record(self, outcome: Outcome, error: str | None) -> InterceptionEnded:
         caller = self.caller

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -47,6 +48,33 @@ def test_usage_and_bytes_are_told_to_the_hooks(hook: RecordingHook) -> None:
     assert record.time_to_first_byte is not None
     assert 0 <= record.time_to_first_byte <= record.duration
     assert (datetime.now(UTC) - record.started_at).total_seconds() < 60
+
+
+def test_the_child_of_a_fork_says_nothing_of_what_its_parent_does(
+    hook: RecordingHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropping what it inherited of a stream is not the end of the stream."""
+    written: list[Record] = []
+    interception = Interception([hook], record=written.append)
+    interception.admitted(None, recorded=True)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    interception.finish_early()
+    assert (hook.records, written) == ([], [])
+    monkeypatch.undo()
+    interception.finish_early()
+    assert len(hook.records) == len(written) == 1
+
+
+def test_a_clock_that_is_set_back_ends_nothing_before_it_began() -> None:
+    """Nor does one that is set forward make it last for a day."""
+    written: list[Record] = []
+    interception = Interception([], record=written.append)
+    interception.admitted(None, recorded=True)
+    interception.started_at += timedelta(days=1)  # as if the clock had gone back by one since
+    interception.finish("completed")
+    (end,) = written
+    assert isinstance(end, InterceptionEnd)
+    assert timedelta() <= end.ended_at - interception.started_at < timedelta(minutes=1)
 
 
 def test_it_ends_once(hook: RecordingHook) -> None:

@@ -136,10 +136,13 @@ class StreamedBody:
 
     def close(self) -> None:
         """End the exchange: a connection whose body was read to its end goes back to the pool, any other is closed, or
-        read on by a thread of its own."""
+        read on by a thread of its own. In the child of a fork no more than the child's descriptor is closed."""
         if self._closed:
             return
         self._closed = True
+        if not self._interception.is_ours:
+            self._leave()
+            return
         try:
             # What was handed over last has not been read along yet, and may hold the answer's last word.
             self._note_rest()

@@ -11,6 +11,7 @@ that cannot be read is replayed as far as it can be and then set aside (``….da
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -44,9 +45,13 @@ RETRY_SECONDS: Final = 1.0
 WARN_SECONDS: Final = 10.0
 """How often it is said that a write failed."""
 
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+"""What comes and goes: a disk or a quota that is full, a process or a system that has no descriptor left."""
+
 
 class Appended(NamedTuple):
-    """How many of the records were taken, from the first on, and whether it was the bound that kept out the next."""
+    """How many of the records were taken, from the first on, and whether it was lack of room that kept out the next: a
+    bound, a full disk, no descriptor left."""
 
     taken: int
     full: bool
@@ -84,7 +89,7 @@ class Spool:
         self._own_replay: SpoolFile | None = None
         self._left_alone: set[str] = set()
         self._retry_at = self._warn_at = float("-inf")
-        self._folder_full = False
+        self._folder_full = self._no_room = False
         self._is_appending = False
 
     def __repr__(self) -> str:
@@ -135,7 +140,8 @@ class Spool:
                 taken = self._write(fitting) if fitting else 0
             finally:
                 self._is_appending = False
-            return Appended(taken, taken == len(fitting) < len(frames) or self._folder_full)
+            is_full = taken == len(fitting) or self._folder_full or self._no_room
+            return Appended(taken, is_full and taken < len(frames))
 
     def sync(self) -> None:
         """Have everything appended survive a crash of the machine."""
@@ -218,8 +224,10 @@ class Spool:
         try:
             taken = file.append(frames)
         except OSError as error:
+            self._no_room = error.errno in NO_ROOM
             self._complain("The spool cannot be written: %s", error)
             return 0
+        self._no_room = taken < len(frames)
         if taken < len(frames):
             self._complain("The spool cannot be written: %s", "the disk is full")
         self._unsynced.add(file)
@@ -235,7 +243,7 @@ class Spool:
         try:
             self._file = create(self.folder, MAX_PROCESSES * self.max_bytes)
         except OSError as error:
-            self._folder_full = False
+            self._folder_full, self._no_room = False, error.errno in NO_ROOM
             self._retry_at = now + RETRY_SECONDS
             self._complain("No spool file can be made: %s", error)
             return None
