@@ -98,7 +98,7 @@ class Case:
         answer = self.app.test_client().post(
             PATH, json=_asked(words), headers={"X-Api-Key": KEY}, buffered=False
         )
-        return Stream(answer.status_code, answer.headers, iter(answer.response), answer.close)  # type: ignore[attr-defined]
+        return Stream(answer.status_code, answer.headers, iter(answer.iter_encoded()), answer.close)
 
     def in_process(self, words: str = "quick") -> Stream:
         transport = self.bridge.transport_for("anthropic", Source.AGENTS)
