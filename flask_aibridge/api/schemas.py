@@ -171,6 +171,15 @@ class Interception(Schema):
     token_usage = fields.Nested(TokenUsage, attribute="tokens")
 
 
+class TracedInterception(Interception):
+    """An interception, and what it goes on with: where its request ends with the result of a tool call, that is the
+    interception that made the call. The root began the thread. For one that begins a thread both are null."""
+
+    correlating_tool_call_id = fields.String(attribute="start.correlating_tool_call_id", allow_none=True)
+    thread_parent_id = fields.String(allow_none=True)
+    thread_root_id = fields.String(allow_none=True)
+
+
 class Prompt(Schema):
     """What the user asked."""
 
@@ -211,7 +220,7 @@ class InterceptionError(Schema):
     http_status = fields.Integer(allow_none=True)
 
 
-class InterceptionDetail(Interception):
+class InterceptionDetail(TracedInterception):
     """An interception with everything that is recorded of it."""
 
     prompts = fields.List(fields.Nested(Prompt))
@@ -229,7 +238,8 @@ class InterceptionPage(Schema):
 
 
 class Session(Schema):
-    """The interceptions of one user that carry one session id; or a single one without, under its own id."""
+    """The interceptions of one user that carry one session id; or those of a thread without, under the id of its root.
+    ``threads`` is how many there are: in each, an agent went on with the results of its tools."""
 
     id = fields.String()
     initiator = fields.String()
@@ -240,7 +250,14 @@ class Session(Schema):
     ended_at = Moment(allow_none=True)
     last_active_at = Moment()
     interceptions = fields.Integer()
+    threads = fields.Integer()
     token_usage = fields.Nested(TokenUsage, attribute="tokens")
+
+
+class SessionDetail(Session):
+    """A session with its interceptions one by one, in order of time: the newest thousand."""
+
+    timeline = fields.List(fields.Nested(TracedInterception))
 
 
 class SessionPage(Schema):

@@ -17,7 +17,7 @@ from flask_aibridge.services.storage import SessionPage, SessionView
 if TYPE_CHECKING:
     from flask_aibridge.api.management import Management
 
-__all__ = ["PATHS", "add_routes", "document"]
+__all__ = ["PATHS", "add_routes", "document", "full_document"]
 
 COLUMNS: Final = (
     "id",
@@ -29,10 +29,12 @@ COLUMNS: Final = (
     "ended_at",
     "last_active_at",
     "interceptions",
+    "threads",
     *TOKENS,
 )
 
 _SESSION: Final = schemas.Session()
+_DETAIL: Final = schemas.SessionDetail()
 
 
 def add_routes(blueprint: Blueprint, management: Management) -> None:
@@ -62,7 +64,7 @@ def add_routes(blueprint: Blueprint, management: Management) -> None:
         view = store().session(session_id, initiator=initiator)
         if view is None:
             raise Problem(404, "unknown_session", "There is no session with this id.")
-        return document(view)
+        return full_document(view)
 
 
 def _documents(page: SessionPage) -> list[dict[str, Any]]:
@@ -79,6 +81,12 @@ def document(view: SessionView) -> dict[str, Any]:
     return shown
 
 
+def full_document(view: SessionView) -> dict[str, Any]:
+    """A single session as JSON shows it, with its interceptions."""
+    shown: dict[str, Any] = _DETAIL.dump(view)
+    return shown
+
+
 PATHS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "/sessions": {
@@ -86,7 +94,7 @@ PATHS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         },
         "/sessions/{session_id}": {
             "parameters": [path_parameter("session_id")],
-            "get": get("One session.", schemas.Session, schemas.InitiatorQuery),
+            "get": get("One session, with its timeline.", schemas.SessionDetail, schemas.InitiatorQuery),
         },
     }
 )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from flask_aibridge.bridge.caller import IN_PROCESS, Caller, key_id_of, source_of
+from flask_aibridge.bridge.caller import IN_PROCESS, Caller, source_of
 from flask_aibridge.bridge.intercept.failures import error_class
 from flask_aibridge.bridge.intercept.vocabulary import (
     Ended,
@@ -24,6 +24,7 @@ from flask_aibridge.bridge.intercept.vocabulary import (
     Usage,
 )
 from flask_aibridge.bridge.occupancy import Exchange
+from flask_aibridge.bridge.shards import shard_for
 from flask_aibridge.observability.hooks import Hook, InterceptionEnded, Outcome, TokenUsage
 from flask_aibridge.services import records
 from flask_aibridge.services.interfaces import Authorization, Credential
@@ -49,9 +50,9 @@ class Interception:
     """One request on its way. Used by one thread at a time; ``finish`` counts once, whoever calls it
     again, and not in the child of a fork: the request is the parent's, which goes on with it.
 
-    ``record`` takes the records of an interception that was admitted as a recorded one. Its id is in the shard of the
-    key that it was made with, so that both are stored together. ``planned_hint`` is the hint at the provider's key
-    that the start is recorded with, ``key_hint`` at the one that the provider was asked with last.
+    ``record`` takes the records of an interception that was admitted as a recorded one. Its id says in which shard it
+    is stored (``shard_for``). ``planned_hint`` is the hint at the provider's key that the start is recorded with,
+    ``key_hint`` at the one that the provider was asked with last.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class Interception:
         record: Callable[[records.Record], None] | None = None,
     ) -> None:
         self.started_at = datetime.now(UTC)
-        self.id = _make_id(credential, self.started_at)
+        shard = shard_for(environ, credential)
+        self.id = records.make_interception_id(self.started_at, shard, secrets.randbits(70))
         self.credential = credential
         self.caller = Caller(IN_PROCESS in environ, source=source_of(environ))
         self.provider = self.provider_type = self.route = ""
@@ -288,9 +290,3 @@ class Interception:
             usage=self._usage,
             error=error[:MAX_ERROR] if error else None,
         )
-
-
-def _make_id(credential: Credential | None, started_at: datetime) -> str:
-    key_id = key_id_of(credential)
-    shard = secrets.randbelow(records.SHARDS) if key_id is None else records.shard_of_key(key_id)
-    return records.make_interception_id(started_at, shard, secrets.randbits(70))

@@ -83,6 +83,8 @@ def test_a_single_one_has_its_content_too(client: FlaskClient, store: Store) -> 
     shown: Any = response.json
     (of_list,) = listed(client)["interceptions"]
     content = {name: shown.pop(name) for name in ("prompts", "tool_calls", "thoughts", "error")}
+    lineage = [shown.pop(f"thread_{of}_id") for of in ("parent", "root")]
+    assert (shown.pop("correlating_tool_call_id"), lineage) == ("toolu_1", [None, None])
     assert shown == of_list
     assert content["error"] == {"type": "overloaded", "message": "Overloaded. Try again.", "http_status": 529}
     assert [prompt["prompt"] for prompt in content["prompts"]] == ["Why is the sky blue?"]
@@ -98,7 +100,8 @@ def test_what_is_not_known_is_null(client: FlaskClient, store: Store) -> None:
     store.record([start])
     shown: Any = client.get(f"{URL}/{start.id}", headers=AS_ADMIN).json
     nulls = {name for name, value in shown.items() if value is None}
-    assert nulls == {"model", "client", "source", "session_id", "ended_at", "error"}
+    lineage = {"correlating_tool_call_id", "thread_parent_id", "thread_root_id"}
+    assert nulls == {"model", "client", "source", "session_id", "ended_at", "error", *lineage}
     assert (shown["status"], shown["prompts"], shown["tool_calls"], shown["thoughts"]) == (
         "running",
         [],

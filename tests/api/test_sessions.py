@@ -10,9 +10,11 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from flask_aibridge.services.storage import Store
+from flask_aibridge.api.interceptions import document
+from flask_aibridge.services.storage import Query, Store
 from tests.api.management_app import AS_ADMIN, PREFIX, make_app, sent_as, stored_key
 from tests.api.stores import KINDS, empty_store, running_redis
+from tests.services.contract_lineage import a_loop, records_of
 from tests.services.contract_records import a_start, a_usage, an_end, now
 
 URL = f"{PREFIX}/sessions"
@@ -62,6 +64,7 @@ def test_a_session_is_what_its_interceptions_come_to(client: FlaskClient, store:
                 "ended_at": (at + timedelta(seconds=2)).strftime(text),
                 "last_active_at": at.strftime(text),
                 "interceptions": 3,
+                "threads": 3,
                 "token_usage": {
                     "input": 6,
                     "output": 9,
@@ -72,7 +75,26 @@ def test_a_session_is_what_its_interceptions_come_to(client: FlaskClient, store:
             }
         ],
     }
-    assert client.get(f"{URL}/one", headers=AS_ADMIN).json == page["sessions"][0]
+    shown: Any = client.get(f"{URL}/one", headers=AS_ADMIN).json
+    timeline = shown.pop("timeline")
+    assert shown == page["sessions"][0]
+    assert [each["id"] for each in timeline] == [start.id for start in starts]
+
+
+def test_a_timeline_tells_what_goes_on_with_what(client: FlaskClient, store: Store) -> None:
+    """Each interception as in a list, with its parent and root; a thread without a session is one."""
+    loop = a_loop(3)
+    store.record(records_of(loop))
+    first, second, third = (start.id for start, _ in loop)
+    shown: Any = client.get(f"{URL}/{third}", headers=AS_ADMIN).json
+    assert (shown["id"], shown["interceptions"], shown["threads"]) == (first, 3, 1)
+    lineage = [
+        (each.pop("correlating_tool_call_id"), each.pop("thread_parent_id"), each.pop("thread_root_id"))
+        for each in shown["timeline"]
+    ]
+    assert lineage == [(None, None, None), ("call_1", first, first), ("call_2", second, first)]
+    page = store.interceptions(Query()).interceptions
+    assert shown["timeline"] == [document(view) for view in reversed(page)]
 
 
 @pytest.mark.parametrize("session_id", ["a/b", "a b", "ü", "a:b", "x?y#z", "100%", "%2F"])

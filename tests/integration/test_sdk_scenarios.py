@@ -12,6 +12,7 @@ import pytest
 from flask_aibridge.services.records import PromptUsage
 from tests.integration.replaying import RECORDINGS, Endless, Told
 from tests.recordings import Recording
+from tests.services.servers import wait_until
 
 pydantic = pytest.importorskip("pydantic")
 pytest.importorskip("httpx2")
@@ -126,6 +127,15 @@ def test_a_loop_of_chat_completions(sdks: SDKs, door: str) -> None:
     assert (first.tokens, second.tokens) == ((20, 9), (3, 2))
     assert second.start.correlating_tool_call_id == "call_01"
     assert (prompts(first), prompts(second)) == (["How are you?"], [])
+    store = sdks.host.app.extensions["aibridge"].store()
+
+    def parent() -> str | None:
+        view = store.interception(second.start.id)
+        return None if view is None else view.thread_parent_id
+
+    wait_until(lambda: parent() == first.start.id, "the second turn's parent")
+    session = store.session(second.start.id)
+    assert (session.id, session.interceptions) == (first.start.id, 2)
 
 
 @both_doors

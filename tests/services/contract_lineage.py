@@ -255,9 +255,9 @@ def some_turns(rng: random.Random, count: int, run: str) -> list[Turn]:
             shard=rng.choice([4, 4, 4, 9]),
             initiator=f"{run}-{rng.choice('aab')}",
             session_id=rng.choice([None, None, f"{run}-session"]),
-            correlating_tool_call_id=rng.choice([None, "x", "x", "y"]),
+            correlating_tool_call_id=rng.choice([None, f"{run}-x", f"{run}-x", f"{run}-y"]),
         )
-        turns.append((start, [a_call(start, each) for each in "xyz" if rng.random() < 0.4]))
+        turns.append((start, [a_call(start, f"{run}-{each}") for each in "xyz" if rng.random() < 0.4]))
     return turns
 
 

@@ -20,7 +20,7 @@ from flask_aibridge.services.memory import ledger as memory_ledger
 from flask_aibridge.services.memory.ledger import Entry, Ledger
 from flask_aibridge.services.memory.store import MemoryStore
 from flask_aibridge.services.records import InterceptionEnd, InterceptionStart, Record, TokenUsage
-from flask_aibridge.services.storage import APIKeyRow, Page, Query, SessionPage
+from flask_aibridge.services.storage import APIKeyRow, InterceptionView, Page, Query, SessionPage
 from tests.services.contract import StoreContract
 
 pytestmark = pytest.mark.servers
@@ -67,6 +67,51 @@ class _StubbornLedger(Ledger):
     def _end(self, entry: Entry, end: InterceptionEnd, *, stands_in: bool) -> None:
         if entry.end is None:
             super()._end(entry, end, stands_in=stands_in)
+
+
+class _KnowsNoCalls(MemoryStore):
+    """Does not look for what a request goes on with."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._ledger = _CallessLedger(record_content=options.get("record_content", True))
+
+
+class _CallessLedger(Ledger):
+    def _keep(self, entry: Entry, record: Record, now: float) -> None:
+        super()._keep(entry, record, now)
+        entry.calls.clear()
+
+
+class _WantsCallsFirst(MemoryStore):
+    """Finds a call only where it is recorded before the request that answers it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._ledger = _ImpatientLedger(record_content=options.get("record_content", True))
+
+
+class _ImpatientLedger(Ledger):
+    def _start(self, entry: Entry, start: InterceptionStart, now: float) -> None:
+        known = {call for each in self._entries.values() for call in each.calls}
+        if start.correlating_tool_call_id not in known:
+            start = replace(start, correlating_tool_call_id=None)
+        super()._start(entry, start, now)
+
+
+class _TrustsCalls(MemoryStore):
+    """Whoever names a call goes on with it, whosever it was."""
+
+    def interception(self, interception_id: str) -> InterceptionView | None:
+        view = super().interception(interception_id)
+        if view is None or view.start.correlating_tool_call_id is None:
+            return view
+        parents = [
+            entry.id
+            for _, entry in self._ledger.started()
+            if view.start.correlating_tool_call_id in entry.calls and entry.id < interception_id
+        ]
+        return replace(view, thread_parent_id=parents[0] if parents else None)
 
 
 class _SweepsTheLiving(MemoryStore):
@@ -256,6 +301,10 @@ MUTANTS: tuple[tuple[type[MemoryStore], str], ...] = (
     (_TakesAnyCursor, "test_what_is_no_cursor_is_refused"),
     (_TakesAnyCursor, "test_a_cursor_goes_on_with_its_own_question_only"),
     (_SharesSessions, "test_sessions_are_what_they_hold_whatever_is_asked"),
+    (_KnowsNoCalls, "test_the_turns_of_a_loop_are_a_thread"),
+    (_WantsCallsFirst, "test_an_admission_finds_what_it_goes_on_with"),
+    (_WantsCallsFirst, "test_any_order_of_any_turns_gives_the_same_threads"),
+    (_TrustsCalls, "test_threads_are_of_one_user_one_session_and_one_shard"),
     (_RefusesRevokedFirst, "test_a_credential_is_refused_for_the_first_reason_there_is"),
     (_RecordsTheRefused, "test_a_credential_is_refused_for_the_first_reason_there_is"),
     (_TrustsTheStart, "test_an_admission_records_on_whose_behalf"),

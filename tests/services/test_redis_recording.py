@@ -22,8 +22,10 @@ from flask_aibridge.services.redis.keys import Keys, hour_of
 from flask_aibridge.services.redis.recording import RECORDS_PER_CALL
 from flask_aibridge.services.redis.store import RedisStore
 from flask_aibridge.services.storage import APIKeyRow
+from tests.services.contract_lineage import a_loop
 from tests.services.contract_records import (
     a_full_start,
+    a_full_tool_call,
     a_prompt,
     a_start,
     a_usage,
@@ -178,6 +180,24 @@ def test_an_admission_is_one_round_trip(store: RedisStore, client: Client) -> No
     store.admit(None, Credential(key_id=KEY_ID))
     store.authorize(CREDENTIAL)
     assert calls_of(client, "evalsha") - before == 4
+
+
+def test_a_key_s_turns_are_traced_in_the_round_trips_that_there_are(
+    store: RedisStore, client: Client
+) -> None:
+    """One admits, one records; under the key's owner, whom the start does not name yet."""
+    store.put_api_key(a_row())
+    first, second = (replace(start, initiator=None) for start, _ in a_loop(2, shard=SHARD))
+    store.admit(None, None)
+    store.record([a_start(shard=SHARD)])
+    before = calls_of(client, "evalsha")
+    store.admit(first, CREDENTIAL)
+    store.record([replace(a_full_tool_call(first), tool_call_id="call_1"), an_end(first)])
+    store.admit(second, CREDENTIAL)
+    assert calls_of(client, "evalsha") - before == 3
+    view = store.interception(second.id)
+    assert view is not None
+    assert (view.thread_parent_id, view.start.initiator) == (first.id, "bob/é")
 
 
 def test_a_batch_is_one_call_for_each_shard(store: RedisStore, client: Client) -> None:

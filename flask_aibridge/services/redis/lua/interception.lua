@@ -101,10 +101,11 @@ local function start(id, text, values)
       end
     end
   end
-  local root = id
+  local line, root, parent = nil, id, nil
   if is.answers then
+    line, root, parent = ancestry(id, is.user, is.session, is.answers)
     hash[#hash + 1] = "line"
-    hash[#hash + 1], root = ancestry(id, is.user, is.session, is.answers)
+    hash[#hash + 1] = line
   end
   redis.call(unpack(hash))
   redis.call("ZADD", shard .. "x", 0, id)
@@ -114,8 +115,8 @@ local function start(id, text, values)
     end
   end
   local milliseconds = whole(started_at(id))
-  if not is.session and root ~= id then
-    join(root, id)
+  if parent and not is.session then
+    join(root, parent, id)
   end
   active(is.session and "s:" .. is.session or "i:" .. root, is.user, milliseconds, "GT")
   if is.model then
@@ -184,11 +185,12 @@ local function keep(kind, id, record_id, text, call)
     return
   end
   redis.call("ZADD", shard .. "content", 0, id)
-  if redis.call("HEXISTS", shard .. "i:" .. id, "start") == 0 then
+  local known = redis.call("HMGET", shard .. "i:" .. id, "start", "calls", "user", "session")
+  if not known[1] then
     wait_for_start(id)
   end
   if call ~= "" then
-    make_call(id, call)
+    make_call(id, call, unpack(known))
   end
   publish(CONTENT[kind], id, text)
 end

@@ -30,7 +30,8 @@ local function root_of(id)
   return root_in(redis.call("HGET", shard .. "i:" .. id, "line"), id)
 end
 
--- The line of an interception that answers a call, and its root: itself, where nothing is known that made the call.
+-- The line of an interception that answers a call, its root, and its parent: itself and none, where nothing is known
+-- that made the call.
 local function ancestry(id, user, session, call)
   local link = link_of(user, session, digest(call))
   redis.call("ZADD", shard .. "answers", 0, link .. id)
@@ -40,14 +41,18 @@ local function ancestry(id, user, session, call)
   end
   local parent = string.sub(made, LINK + 1)
   local root = root_of(parent)
-  return link .. parent .. root, root
+  return link .. parent .. root, root, parent
 end
 
 -- What answers a call: what began later than the interception that made it, and no later than the next that made one.
 local function answers_to(link, id)
-  local after = "(" .. link .. id
-  local following = redis.call("ZRANGE", shard .. "calls", after, "(" .. link .. "g", "BYLEX", "LIMIT", 0, 1)[1]
-  local last = following and "[" .. following or "(" .. link .. "g"
+  local after, last = "(" .. link .. id, "(" .. link .. "g"
+  local first = redis.call("ZRANGE", shard .. "answers", after, last, "BYLEX", "LIMIT", 0, 1)
+  if not first[1] then -- as there mostly is none when a call is recorded
+    return first
+  end
+  local following = redis.call("ZRANGE", shard .. "calls", after, last, "BYLEX", "LIMIT", 0, 1)[1]
+  last = following and "[" .. following or last
   return redis.call("ZRANGE", shard .. "answers", after, last, "BYLEX", "LIMIT", 0, MAX_MOVED)
 end
 
@@ -59,13 +64,13 @@ local function active(session, user, milliseconds, how)
   end
 end
 
--- Adds to a thread without a session of its client's; one of a single interception is not listed.
-local function join(root, id)
-  local thread = shard .. "x:thread:" .. root
-  if redis.call("EXISTS", thread) == 0 then
-    redis.call("ZADD", thread, 0, root)
+-- Adds to a thread without a session of its client's. The root is listed with the first that goes on with it.
+local function join(root, parent, id)
+  if parent == root then
+    redis.call("ZADD", shard .. "x:thread:" .. root, 0, root, 0, id)
+  else
+    redis.call("ZADD", shard .. "x:thread:" .. root, 0, id)
   end
-  redis.call("ZADD", thread, 0, id)
 end
 
 -- After some have left a thread without a session of its client's: when it was last active, if it still is one.
@@ -108,7 +113,7 @@ local function hang(id, parent, root, user, session)
     redis.call("HSET", key, "line", string.sub(known[1], 1, LINK) .. above .. root)
     if not session and before ~= root then
       redis.call("ZREM", shard .. "x:thread:" .. before, each)
-      join(root, each)
+      join(root, above, each)
     end
     if known[2] then
       for _, child in ipairs(children(each, user, session, known[2])) do
@@ -133,19 +138,19 @@ local function take_up(id, user, session, call)
 end
 
 -- Keeps the id of a call with the interception that made it: in `calls`, sorted digests without anything between them.
-local function make_call(id, call_id)
-  local key = shard .. "i:" .. id
-  local known = redis.call("HMGET", key, "start", "calls", "user", "session")
-  local call, calls, at = digest(call_id), known[2] or "", 1
+-- `is_started` is whether its start is known; `calls`, `user` and `session` are what is stored of it.
+local function make_call(id, call_id, is_started, calls, user, session)
+  local call, at = digest(call_id), 1
+  calls = calls or ""
   while at <= #calls and string.sub(calls, at, at + LINK - 1) < call do
     at = at + LINK
   end
   if string.sub(calls, at, at + LINK - 1) == call or #calls >= MAX_CALLS * LINK then
     return
   end
-  redis.call("HSET", key, "calls", string.sub(calls, 1, at - 1) .. call .. string.sub(calls, at))
-  if known[1] then
-    take_up(id, known[3], known[4], call)
+  redis.call("HSET", shard .. "i:" .. id, "calls", string.sub(calls, 1, at - 1) .. call .. string.sub(calls, at))
+  if is_started then
+    take_up(id, user, session, call)
   end
 end
 
