@@ -418,3 +418,17 @@ def test_what_is_long_is_not_repeated_in_the_stream(
 def _stream(client: Client, prefix: str) -> list[tuple[str, dict[str, str]]]:
     entries = client.xrange(f"{prefix}:{{s0}}:stream")
     return [(fields["kind"], fields) for _, fields in entries]
+
+
+def test_what_was_evicted_is_not_hung_anywhere(store: RedisStore, client: Client, redis_prefix: str) -> None:
+    """A server that is short of memory may leave indexes without what they list; the rest is recorded all the same."""
+    (first, calls), (second, _), (third, _) = a_loop(3, shard=2)
+    answer = replace(third, correlating_tool_call_id="call_1")
+    store.record([first, second, answer])
+    name = Keys(redis_prefix).interception(second.id)
+    client.delete(name)
+    store.record([*calls])
+    assert not client.exists(name)
+    view = store.interception(answer.id)
+    assert view is not None
+    assert view.thread_root_id == first.id

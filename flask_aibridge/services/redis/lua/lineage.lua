@@ -102,7 +102,8 @@ local function children(id, user, session, calls)
   return found
 end
 
--- Puts an interception below another, and whatever is below it into the same thread.
+-- Puts an interception below another, and whatever is below it into the same thread; but for those that a server that
+-- is short of memory has evicted.
 local function hang(id, parent, root, user, session)
   local left, moved, last = { { id, parent } }, 0, id
   local before = root_of(id)
@@ -110,17 +111,17 @@ local function hang(id, parent, root, user, session)
     local each, above = unpack(table.remove(left))
     local key = shard .. "i:" .. each
     local known = redis.call("HMGET", key, "line", "calls")
-    redis.call("HSET", key, "line", string.sub(known[1], 1, LINK) .. above .. root)
-    if not session and before ~= root then
-      redis.call("ZREM", shard .. "x:thread:" .. before, each)
-      join(root, above, each)
-    end
-    if known[2] then
-      for _, child in ipairs(children(each, user, session, known[2])) do
+    if known[1] then
+      redis.call("HSET", key, "line", string.sub(known[1], 1, LINK) .. above .. root)
+      if not session and before ~= root then
+        redis.call("ZREM", shard .. "x:thread:" .. before, each)
+        join(root, above, each)
+      end
+      for _, child in ipairs(children(each, user, session, known[2] or "")) do
         left[#left + 1] = { child, each }
       end
+      moved, last = moved + 1, each > last and each or last
     end
-    moved, last = moved + 1, each > last and each or last
   end
   if not session and before ~= root then
     shorten(before, user)
