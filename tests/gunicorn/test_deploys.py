@@ -119,10 +119,14 @@ def test_a_reload_under_load_breaks_nothing(
         server.signal(signal.SIGHUP)
         until(lambda: server.logged().count("Booting worker") == 4, "new workers")
         seen = [client.served for client in clients]
-        until(
-            lambda: all(c.served > before + 2 for c, before in zip(clients, seen, strict=True)),
-            "their answers",
-        )
+        try:
+            until(
+                lambda: all(c.served > before + 2 for c, before in zip(clients, seen, strict=True)),
+                "their answers",
+            )
+        except AssertionError as error:
+            error.add_note(f"served: {[c.served for c in clients]}, refused: {[c.refused for c in clients]}")
+            raise
         provider.go_on.set()
         server.signal(signal.SIGHUP)  # gunicorn sees to it when the workers of before have ended
         until(lambda: server.logged().count("Booting worker") == 6, "still newer workers")
@@ -142,6 +146,7 @@ class Client:
 
     def __init__(self, server: Gunicorn) -> None:
         self.served = 0
+        self.refused = b""
         self._server, self._ending = server, threading.Event()
         self._failed: list[object] = []
         self._thread = threading.Thread(target=self._run)
@@ -154,6 +159,8 @@ class Client:
                 self.served += 1
             elif stream.status != 503 or "Retry-After" not in stream.headers:
                 self._failed.append((stream.status, stream.data, stream.broken))
+            else:
+                self.refused = b"%d: %s" % (stream.worker, stream.data)
 
     def end(self) -> None:
         self._ending.set()
