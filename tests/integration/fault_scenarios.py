@@ -1,9 +1,10 @@
 """Faults of a process, each in a process of its own: forks, no descriptors, a full disk, clocks that jump. Run by name
 from ``test_faults``, with a folder that is empty. The application is a whole one, with a real Redis."""
 
+# ruff: noqa: E402 - a clock that jumps has to be in place before anybody takes it
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import sys
 import time
 from typing import Any
@@ -12,22 +13,22 @@ CLOCK_JUMPS = sys.argv[1] == "clocks_jump"
 shift = 0.0
 
 
-class _Jumping(type(datetime.datetime)):  # type: ignore[misc]
+class _Jumping(type(dt.datetime)):  # type: ignore[misc]
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _REAL)
 
 
-_REAL, _REAL_TIME = datetime.datetime, time.time
+_REAL, _REAL_TIME = dt.datetime, time.time
 
 
-class Jumping(datetime.datetime, metaclass=_Jumping):
+class Jumping(dt.datetime, metaclass=_Jumping):
     @classmethod
     def now(cls, tz: Any = None) -> Any:
-        return _REAL.now(tz) + datetime.timedelta(seconds=shift)
+        return _REAL.now(tz) + dt.timedelta(seconds=shift)
 
 
 if CLOCK_JUMPS:  # before anybody takes them for himself
-    datetime.datetime = Jumping  # type: ignore[misc]
+    dt.datetime = Jumping  # type: ignore[misc]
     time.time = lambda: _REAL_TIME() + shift
 
 import gc
@@ -291,7 +292,7 @@ def clocks_jump(folder: str) -> None:
         for view in views:
             assert view.end is not None
             lasted = view.end.ended_at - view.start.started_at
-            assert datetime.timedelta(0) <= lasted < datetime.timedelta(minutes=5), lasted
+            assert dt.timedelta(0) <= lasted < dt.timedelta(minutes=5), lasted
             assert view.tokens.output == 2
 
 
