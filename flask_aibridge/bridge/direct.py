@@ -52,7 +52,7 @@ class DirectResponse(ReceivedResponse):
         whole = self._body_left == 0 if self._dechunker is None else self._dechunker.ended
         if self._head.length == 0 and self._head.early:
             return False
-        return whole and not self._excess and not self._head.closes
+        return whole and not self._excess and not self._head.closes and not self._has_more()
 
     def release_conn(self) -> None:
         """Give the connection back, once: closed, unless it can be used again."""

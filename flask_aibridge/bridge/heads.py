@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 MAX_HEAD: Final = 128 * 1024
-"""Bytes of a response's head; those of providers have one or two thousand."""
+"""Bytes of a response's head, interim ones before it included; those of providers have one or two thousand."""
 
 MAX_HEADERS: Final = 100
 """Header fields of a response, as in ``http.client``."""
@@ -72,10 +72,11 @@ def read_head(data: bytes, method: str) -> Head | None:
 
     Raises ``BadHead`` for what is none.
     """
+    received = len(data)
     while True:
         end = _END.search(data)
         if end is None:
-            if len(data) > MAX_HEAD:
+            if received > MAX_HEAD:
                 raise BadHead("the head of the answer has no end")
             return None
         head = _parsed(data[: end.start()].decode("latin-1"), data[end.end() :], method)
@@ -91,12 +92,17 @@ def _parsed(text: str, early: bytes, method: str) -> Head:
     if found is None:
         raise BadHead("the answer does not begin as one of HTTP/1.1 does")
     headers, known = _fields(lines)
-    status, chunked = int(found[2]), known.get("transfer-encoding", "").lower() == "chunked"
-    length = None if chunked else _length(known.get("content-length"))
+    status = int(found[2])
+    chunked, length = False, None
     if status in _BODILESS or status in _CONTINUE or method == "HEAD":
-        chunked, length = False, 0
-    tokens = known.get("connection", "").lower()
-    closes = "close" in tokens or (length is None and not chunked)
+        length = 0
+    else:
+        chunked, length = _is_chunked(known.get("transfer-encoding")), _length(known.get("content-length"))
+    # RFC 9112 section 6.3: of a coding and a length, the coding counts, and something is wrong.
+    tokens, closes = known.get("connection", "").lower(), chunked is (length is not None)
+    closes = closes or "close" in tokens
+    if chunked:
+        length = None
     if status in _CONTINUE or (found[1] == "0" and "keep-alive" not in tokens):
         closes = True  # after 101 the connection speaks something else
     return Head(status, (found[3] or "").strip(), headers, chunked, length, closes, early)
@@ -126,6 +132,15 @@ def _fields(lines: list[str]) -> tuple[list[tuple[str, str]], dict[str, str]]:
 @lru_cache(512)
 def _checked_of_response(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
+
+
+def _is_chunked(coding: str | None) -> bool:
+    """Raises ``BadHead`` for a coding that no request asks for: where its body ends, nobody here could tell."""
+    if coding is None or coding.lower() in ("", "identity"):
+        return False
+    if coding.lower() != "chunked":
+        raise BadHead("the answer is in a transfer coding that was not asked for")
+    return True
 
 
 def _length(value: str | None) -> int | None:

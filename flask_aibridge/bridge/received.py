@@ -71,7 +71,13 @@ class ReceivedResponse(http.client.HTTPResponse):
     @property
     def reusable(self) -> bool:
         """Whether the connection can be used again: the body has ended, and nothing came after it."""
-        return self.isclosed() and not self._excess
+        return self.isclosed() and not self._excess and not self._has_more()
+
+    def _has_more(self) -> bool:
+        # What is left in the TLS layer is not seen by the pool, which looks at the socket: it would be taken for the
+        # answer to the next request.
+        pending = getattr(self._sock, "pending", None)
+        return pending is not None and pending() > 0
 
     def open_body(self, length: int | None) -> None:
         """Begin with the body, of ``length`` bytes where that is known. The socket's timeout is taken for the longest

@@ -184,11 +184,11 @@ class Upstream:
     def _live_pool(self) -> urllib3.PoolManager:
         # Connections must not be shared with the process that this one was forked from: two would read one stream.
         if self._pid != os.getpid():
-            self._pid = os.getpid()
             if self._given is None:
                 self._pool = UpstreamPool()
             else:
                 self._pool.clear()
+            self._pid = os.getpid()  # last: another thread that sees it takes the pool
         return self._pool
 
 

@@ -79,7 +79,9 @@ def test_heads_are_read_as_http_client_reads_them(
         (OK + b"Content-Length: 5\r\n", False, 5, False),
         (OK + b"Content-Length: 5\r\ncontent-length: 5\r\n", False, 5, False),
         (OK + b"Content-Length: -5\r\n", False, None, True),
-        (OK + b"Transfer-Encoding: Chunked\r\nContent-Length: 5\r\n", True, None, False),
+        (OK + b"Transfer-Encoding: Chunked\r\n", True, None, False),
+        (OK + b"Transfer-Encoding: Chunked\r\nContent-Length: 5\r\n", True, None, True),
+        (OK + b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n", False, 5, False),
         (OK, False, None, True),
         (OK + b"Content-Length: 5\r\nConnection: Close\r\n", False, 5, True),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n", False, 5, True),
@@ -138,6 +140,9 @@ def test_half_a_head_is_waited_for(size: int) -> None:
         OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
         OK + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
         OK + b"a" * MAX_HEAD,
+        OK + b"Transfer-Encoding: gzip, chunked\r\nContent-Length: 5\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 103 Hints\r\n\r\n" * (MAX_HEAD // 22 + 1),
     ],
 )
 def test_what_is_no_head_is_refused(data: bytes) -> None:

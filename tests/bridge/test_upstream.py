@@ -362,6 +362,30 @@ def test_cancellation_over_tls(script: Callable[[Peer], None], certificate: Path
     upstream.close()
 
 
+def test_what_follows_a_body_answers_no_other_request(certificate: Path, no_leaks: None) -> None:
+    """Also where it is in the TLS layer already, in the record that the body ended in."""
+    taken = threading.Event()
+
+    def script(peer: Peer) -> None:
+        while peer.read_request():
+            taken.clear()
+            peer.send(JSON_HEAD + b"Content-Length: 6\r\n\r\nh")
+            assert taken.wait(DEADLINE)
+            peer.send(b"ello." + HELLO.replace(b"hello", b"wrong"))
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    upstream = Upstream(UpstreamPool(ca_certs=str(certificate)))
+    with ScriptedUpstream(script, tls) as server:
+        for _ in range(2):
+            answer = send(upstream, server)
+            assert answer.read() == b"h"
+            taken.set()
+            assert read_all(answer) == b"ello."
+        assert len(server.peers) == 2
+        upstream.close()
+
+
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_a_patient_reader(encrypted: bool, certificate: Path, no_leaks: None) -> None:
     """Is told of each silence, gets every byte after it, and leaves a connection that can be used again."""
