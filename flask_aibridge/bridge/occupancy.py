@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from flask_aibridge.bridge.caller import Cancellation
@@ -110,16 +111,19 @@ class _Process:
         self.public: set[Exchange] = set()
         self.in_process: set[Exchange] = set()
         self.detached: set[Exchange] = set()
-        self.awaited: list[tuple[threading.Event, tuple[set[Exchange], ...]]] = []
+        self.awaited: list[tuple[threading.Lock, tuple[set[Exchange], ...]]] = []
 
     def wait_until_empty(self, timeout: float, *groups: set[Exchange]) -> bool:
-        # The event is made here, not in advance: by now gevent, if it is used, has put its own in its place.
-        emptied = threading.Event()
+        # A lock that is released when it is so: whoever releases it may be a garbage collection in this very thread, while
+        # it waits, and an event has a lock of its own that it would wait for then. It is made here, not in advance: by
+        # now gevent, if it is used, has put its own in its place.
+        emptied = threading.Lock()
+        emptied.acquire()
         with self.lock:
             self.awaited.append((emptied, groups))
             self.tell()
         try:
-            return emptied.wait(timeout)
+            return emptied.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
         finally:
             with self.lock:
                 self.awaited = [waiting for waiting in self.awaited if waiting[0] is not emptied]
@@ -127,7 +131,8 @@ class _Process:
     def tell(self) -> None:
         for emptied, groups in self.awaited:
             if not any(groups):
-                emptied.set()
+                with suppress(RuntimeError):  # it has been
+                    emptied.release()
 
 
 def refusal_while_draining(error: str | None = None) -> Refused:

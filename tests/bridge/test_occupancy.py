@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 import pytest
@@ -98,6 +99,34 @@ def test_draining_waits_for_what_is_under_way() -> None:
     assert results == [True]
     assert draining.drain(0)
     assert draining.running == 0
+
+
+def test_a_garbage_collection_may_end_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the thread that waits, at any step of that."""
+    monkeypatch.setattr(occupancy, "ENDING_SECONDS", 0.001)
+    for moment in range(1, 30):
+        occupied = Occupancy(1, 1)
+        thread = threading.Thread(
+            target=_drain_and_leave, args=(occupied, occupied.enter(None), moment), daemon=True
+        )
+        thread.start()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+def _drain_and_leave(occupied: Occupancy, exchange: Exchange, moment: int) -> None:
+    steps = iter(range(moment))
+
+    def collect(*_event: object) -> None:
+        if next(steps, None) is None:
+            sys.setprofile(None)
+            exchange.leave()
+
+    sys.setprofile(collect)
+    try:
+        occupied.drain(0.001)
+    finally:
+        sys.setprofile(None)
 
 
 def test_what_does_not_end_is_ended() -> None:
