@@ -197,7 +197,10 @@ class Bridge:
             else:
                 answer = ask(send, provider, headers, lane, interception)
             try:
-                return relay(answer, wire_format, interception, self._options)
+                response = relay(answer, wire_format, interception, self._options)
+                if isinstance(response[2], StreamedBody):
+                    response[2].begin()
+                return response
             except BaseException:
                 answer.close()
                 raise

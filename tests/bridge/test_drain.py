@@ -276,12 +276,12 @@ def test_a_stream_whose_reader_does_not_read(make_bridge: MakeBridge, hook: Reco
         bridge.close()
 
 
-@pytest.mark.parametrize("sent", [b"", JSON_HEAD + b'Content-Length: 99\r\n\r\n{"id":'])
+@pytest.mark.parametrize("sent", [b"", SSE_HEAD, JSON_HEAD + b'Content-Length: 99\r\n\r\n{"id":'])
 @DOORS
 def test_requests_that_wait_for_the_provider(
     door: str, sent: bytes, make_bridge: MakeBridge, waiting: WaitingHook
 ) -> None:
-    """Get a 503 in its form: nothing has gone out yet."""
+    """Get a 503 in its form, also while a stream has not begun: nothing has gone out yet."""
     script = Holding(sent)
     with ScriptedUpstream(script) as server:
         bridge = make_bridge(server.base_url, hooks=[waiting])

@@ -77,6 +77,30 @@ def test_no_one_keeps_a_stream_or_collects_it(
         bridge.close()
 
 
+@pytest.mark.parametrize(
+    "head", [SSE_HEAD, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"]
+)
+@DOORS
+def test_a_stream_that_breaks_off_before_it_begins(
+    door: str, head: bytes, make_bridge: MakeBridge, waiting: WaitingHook
+) -> None:
+    """Is an error in the provider's form: nothing has gone out yet."""
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(head)
+
+    with ScriptedUpstream(script) as server:
+        bridge = make_bridge(server.base_url, hooks=[waiting])
+        with asked(door, bridge, MESSAGES) as response:
+            assert response.status == 502
+            assert b"broke off" in response.read()
+            assert response.headers["X-AIBridge-Interception-Id"] == waiting.ended().interception_id
+        assert bridge.running == 0
+        bridge.close()
+    assert (waiting.record.outcome, waiting.record.status) == ("upstream_truncated", 502)
+
+
 @DOORS
 @pytest.mark.parametrize("path", PINGS)
 def test_a_silent_stream_is_pinged(

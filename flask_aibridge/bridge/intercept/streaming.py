@@ -111,15 +111,29 @@ class StreamedBody:
         self._said: bytes | None = None  # the bridge's own words, not handed over yet
         self._tail = b""  # the last bytes that were handed over
         self._unheard = False  # bytes came that the caller had not waited for
+        self._ahead = b""  # the first bytes, where ``begin`` waited for them
+        self._begun = True
         self._closed = False
         self._exchange = interception.exchange or uncounted()
         self._drain_seconds = manner.drain_seconds or 0.0
         self._exchange.outlives = bool(self._drain_seconds) and answer.patient
 
+    def begin(self) -> None:
+        """Wait for the first bytes, before the head goes out: an answer that breaks off without any is none.
+
+        Raises ``UpstreamFailure`` for such a one; the interception is to be finished then.
+        """
+        self._begun = False
+        self._ahead = next(self, b"")
+        self._begun = True
+
     def __iter__(self) -> StreamedBody:
         return self
 
     def __next__(self) -> bytes:
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            return ahead
         while True:
             data = self._next_relay()
             if data:
@@ -203,6 +217,9 @@ class StreamedBody:
 
     def _stop(self, stopped: UpstreamCancelled) -> Iterator[Item]:
         interception = self._interception
+        if not self._begun:
+            self._settle = partial(self._break_off, stopped)
+            return self._turn.cut()
         if not interception.interrupted:
             # Nobody is left to see that the body is incomplete.
             self._settle = interception.finish_early
@@ -219,7 +236,8 @@ class StreamedBody:
         return iter(())
 
     def _break_off(self, failure: UpstreamFailure) -> None:
-        self._interception.finish("upstream_truncated", str(failure))
+        if self._begun:
+            self._interception.finish("upstream_truncated", str(failure))
         raise failure
 
     def _finish_at_end(self) -> None:
