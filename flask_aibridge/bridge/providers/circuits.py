@@ -87,9 +87,9 @@ class Circuits:
             logger.warning("the circuit of %r was %s and is %s", name, before, after)
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._circuits: OrderedDict[tuple[Provider, Lane], Circuit] = OrderedDict()
+        self._pid = os.getpid()  # last: another thread that sees it takes the lock
 
     def _circuit(self, place: tuple[Provider, Lane]) -> Circuit:
         circuit = self._circuits.get(place)

@@ -164,8 +164,8 @@ class Client:
         """In a forked child, forget the connections: two processes must not write to one."""
         process = os.getpid()
         if process != self._process:
-            self._process = process
             self._pool.clear()
+            self._process = process  # last: another thread that sees it takes a connection
 
 
 def _checked_timeouts(timeouts: Mapping[str, float]) -> dict[str, float]:
