@@ -114,9 +114,9 @@ class _Process:
         self.awaited: list[tuple[threading.Lock, tuple[set[Exchange], ...]]] = []
 
     def wait_until_empty(self, timeout: float, *groups: set[Exchange]) -> bool:
-        # A lock that is released when it is so: whoever releases it may be a garbage collection in this very thread, while
-        # it waits, and an event has a lock of its own that it would wait for then. It is made here, not in advance: by
-        # now gevent, if it is used, has put its own in its place.
+        # A lock that is released when it is so: whoever releases it may be a garbage collection in this very thread,
+        # while it waits, and an event has a lock of its own that it would wait for then. It is made here, not in
+        # advance: by now gevent, if it is used, has put its own in its place.
         emptied = threading.Lock()
         emptied.acquire()
         with self.lock:
