@@ -7,6 +7,7 @@ What they do:
   is recorded;
 * the embedded store runs until the arbiter ends, whatever its workers do;
 * where ``prometheus_client`` is installed, the workers share a directory for their metrics, and dead ones leave it;
+* a worker of hundreds of threads is not brought down by their waiting for each other;
 * settings that cut streams are warned of when gunicorn starts.
 
 A hook of your own takes the place of the one of its name, so it calls ours::
@@ -24,7 +25,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from flask_aibridge.gunicorn import advice, embedded, prometheus
+from flask_aibridge.gunicorn import advice, embedded, prometheus, switching
 from flask_aibridge.gunicorn.stopping import ABORT_SECONDS, QUIT_SECONDS, Stopping
 
 __all__ = [
@@ -54,6 +55,7 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """In a worker that has loaded the application."""
+    switching.space_out(worker.cfg)
     _stopping.clear()
     stopping = _stopping[os.getpid()] = Stopping(worker)
     stopping.watch()

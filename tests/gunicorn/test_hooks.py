@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import flask_aibridge.gunicorn
-from flask_aibridge.gunicorn import advice, prometheus
+from flask_aibridge.gunicorn import advice, prometheus, switching
 from flask_aibridge.gunicorn.stopping import QUITTING, Stopping
 from tests.services.programs import environment
 
@@ -222,3 +222,28 @@ class TestMetrics:
         prometheus.share_directory()
         assert prometheus.VARIABLE not in os.environ
         prometheus.forget(7)
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "threads", "before", "after"),
+    [
+        ("gthread", 1, 0.005, 0.005),
+        ("gthread", 50, 0.005, 0.005),
+        ("gthread", 200, 0.005, 0.02),
+        ("gthread", 100_000, 0.005, 0.1),
+        ("gthread", 200, 0.03, 0.03),
+        ("gevent", 200, 0.005, 0.005),
+        ("sync", 1, 0.005, 0.005),
+    ],
+)
+def test_threads_demand_the_interpreter_less_often_where_there_are_many(
+    worker_class: str, threads: int, before: float, after: float
+) -> None:
+    """Up to a bound; never more often than the host wants; and nothing of it for workers without threads."""
+    kept = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(before)
+        switching.space_out(SimpleNamespace(worker_class_str=worker_class, threads=threads))
+        assert sys.getswitchinterval() == pytest.approx(after)
+    finally:
+        sys.setswitchinterval(kept)
