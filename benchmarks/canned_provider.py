@@ -3,6 +3,8 @@
 The model's name says what the answer is: ``stand-in`` answers with one document, or, asked to stream, with 20 events at
 once; ``stand-in-500-2000`` streams 500 events, one every 2,000 µs, each sent by itself, as a model speaks; with 0, as
 fast as they are taken.
+``stand-in-timed-30-200000`` writes into each event when it was sent. Asked not to stream, such models answer when their
+stream would have ended, as one that thinks.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -26,6 +29,20 @@ LONG = (500, 2000)
 LONG_MODEL = f"{MODEL}-{LONG[0]}-{LONG[1]}"
 FAST_EVENTS = 2000
 FAST_MODEL = f"{MODEL}-{FAST_EVENTS}-0"
+TIMED_RATE = 5
+TIMED = {seconds: f"{MODEL}-timed-{seconds * TIMED_RATE}-{1_000_000 // TIMED_RATE}" for seconds in (3, 9)}
+"""Models by how long they speak, so many events a second."""
+
+THOUGHTFUL = {seconds: f"{MODEL}-1-{seconds}000000" for seconds in (1, 5)}
+"""Models by how long they think."""
+
+MODELS = (MODEL, LONG_MODEL, FAST_MODEL, *TIMED.values(), *THOUGHTFUL.values())
+"""Those that are asked for."""
+
+TIME = re.compile(rb"sent at (\d{20})")
+"""In an event that is timed: nanoseconds of the clock that all processes of a machine share."""
+
+_UNSENT = b"sent at " + b"0" * 20
 STOP_SECONDS = 5.0
 _MODEL = re.compile(rb'"model":\s*"[a-z-]+(?:-(\d+)-(\d+))?"')
 _STREAM = re.compile(rb'"stream":\s*true')
@@ -59,7 +76,7 @@ def _event(data: bytes) -> bytes:
 
 
 @cache
-def stream(events: int, usage: bool) -> list[bytes]:
+def stream(events: int, usage: bool, timed: bool = False) -> list[bytes]:
     """The pieces of a stream: its head, then one chunk for each event, of which so many carry text."""
 
     def chunk(delta: dict[str, str], reason: str | None = None) -> bytes:
@@ -68,7 +85,8 @@ def stream(events: int, usage: bool) -> list[bytes]:
 
     pieces = [_head("text/event-stream", "Transfer-Encoding: chunked")]
     pieces.append(chunk({"role": "assistant", "content": ""}))
-    pieces += [chunk({"content": f" thought {number}"}) for number in range(events - 2)]
+    more = f", {_UNSENT.decode()}" if timed else ""
+    pieces += [chunk({"content": f" thought {number}{more}"}) for number in range(events - 2)]
     pieces.append(chunk({}, "stop"))
     if usage:
         pieces.append(_event(_chat("chat.completion.chunk", [], usage=_TOKENS)))
@@ -98,24 +116,30 @@ class _Connection(asyncio.Protocol):
             self._sending.cancel()
 
     def _answer(self, body: bytes) -> None:
-        if not _STREAM.search(body):
-            self._transport.write(self.document)
-            return
         model = _MODEL.search(body)
         long = model is not None and model[1] is not None
         events, pause = (int(model[1]), int(model[2])) if model and long else (EVENTS, 0)
-        pieces = stream(events, _USAGE.search(body) is not None)
+        if not _STREAM.search(body):
+            if pause:
+                loop = asyncio.get_running_loop()
+                loop.call_later(events * pause / 1e6, self._transport.write, self.document)
+            else:
+                self._transport.write(self.document)
+            return
+        timed = model is not None and b"-timed-" in model[0]
+        pieces = stream(events, _USAGE.search(body) is not None, timed)
         if pause:
-            self._sending = asyncio.create_task(self._pace(pieces, pause / 1e6))
+            self._sending = asyncio.create_task(self._pace(pieces, pause / 1e6, timed))
         else:
             for piece in pieces:
                 self._transport.write(piece)
 
-    async def _pace(self, pieces: list[bytes], seconds: float) -> None:
+    async def _pace(self, pieces: list[bytes], seconds: float, timed: bool) -> None:
         clock = asyncio.get_running_loop().time
         due = clock()
         for piece in pieces:
-            self._transport.write(piece)
+            sent = b"sent at %020d" % time.monotonic_ns() if timed else b""
+            self._transport.write(piece.replace(_UNSENT, sent) if timed else piece)
             due += seconds
             await asyncio.sleep(max(0.0, due - clock()))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gateway_apps
-from canned_provider import FAST_MODEL, LONG_MODEL, MODEL
+from canned_provider import MODELS
 from gateway_load import Target
 
 START_SECONDS = 90.0
@@ -24,7 +24,7 @@ START_SECONDS = 90.0
 
 STOP_SECONDS = 10.0
 HERE = Path(__file__).resolve().parent
-THREADS = 16
+GTHREAD = ("--worker-class", "gthread", "--threads", "16")
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,18 @@ class Serving:
 
 
 @contextlib.contextmanager
-def gunicorn(name: str, factory: str, target: Target, variables: Mapping[str, str]) -> Iterator[Serving]:
-    """One gthread worker of gunicorn that serves ``factory`` of ``gateway_apps``."""
+def gunicorn(
+    name: str,
+    factory: str,
+    target: Target,
+    variables: Mapping[str, str],
+    worker: Sequence[str] = GTHREAD,
+) -> Iterator[Serving]:
+    """One worker of gunicorn, of a kind, that serves ``factory`` of ``gateway_apps``."""
     with socket.create_server(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
         port, handle = listener.getsockname()[1], listener.fileno()
-        command = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "--no-control-socket",
-            "--worker-class",
-            "gthread",
-            "--workers",
-            "1",
-        ]
-        command += ["--threads", str(THREADS), "--bind", f"fd://{handle}", "--keep-alive", "60"]
+        command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--workers", "1", *worker]
+        command += ["--bind", f"fd://{handle}", "--keep-alive", "60"]
         command += ["--worker-tmp-dir", folder, "--log-level", "warning", f"gateway_apps:{factory}()"]
         variables = {**variables, gateway_apps.INSTANCE: folder}
         with _running(command, variables, pass_fds=(handle,)) as process:
@@ -78,7 +75,7 @@ def litellm(python: Path, provider: str) -> Iterator[Serving]:
                     "api_key": gateway_apps.PROVIDER_KEY,
                 },
             }
-            for model in (MODEL, LONG_MODEL, FAST_MODEL)
+            for model in MODELS
         ]
         # JSON is YAML.
         config.write_text(json.dumps({"model_list": models, "litellm_settings": {"telemetry": False}}))
