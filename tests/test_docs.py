@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from pathlib import Path
@@ -96,3 +97,41 @@ def test_every_command_is_in_the_reference() -> None:
             assert f"``flask aibridge {name} {command}" in page
             flags = {flag for option in each.params for flag in option.opts if flag.startswith("--")}
             assert [flag for flag in flags if f"``{flag}``" not in page] == []
+
+
+def _alarms() -> list[str]:
+    """Every message of a log record that the page about deployment explains."""
+    page = (DOCS / "how-to" / "deploy.rst").read_text(encoding="utf-8")
+    section = page.split("\nAlarms\n------\n", 1)[1].split("\nOverload\n", 1)[0]
+    cells = [
+        cell
+        for cell in re.findall(r"^   \* - (.*)$", section, re.MULTILINE)
+        if ", ERROR" in cell or ", WARNING" in cell
+    ]
+    return [message for cell in cells for message in re.findall(r"``([^`]+)``", cell)]
+
+
+def test_every_alarm_that_is_explained_can_be_raised() -> None:
+    """An operator who looks for a message of the page in the log finds it as it stands there."""
+    sources = [path.read_text(encoding="utf-8") for path in Path(config.__file__).parent.parent.rglob("*.py")]
+    texts = [text for source in sources if "logging" in source for text in _texts(source)]
+    alarms = _alarms()
+
+    assert len(alarms) > 15
+    assert [alarm for alarm in alarms if not any(_says(text, alarm) for text in texts)] == []
+
+
+def _texts(source: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            found.append("".join(str(part.value) for part in node.values if isinstance(part, ast.Constant)))
+    return found
+
+
+def _says(text: str, alarm: str) -> bool:
+    """Whether a message has all that stands between the gaps, in that order."""
+    pieces = [re.escape(piece.strip()) for piece in alarm.split("…")]
+    return re.search(".*".join(pieces), text) is not None
