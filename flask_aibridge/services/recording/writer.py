@@ -20,6 +20,7 @@ from typing import Any, Final
 from flask_aibridge.errors import ServicesUnavailable
 from flask_aibridge.services.interfaces import Services
 from flask_aibridge.services.recording.availability import Availability
+from flask_aibridge.services.recording.bell import Bell
 from flask_aibridge.services.recording.delivery import Delivery, Losses, log_unexpected
 from flask_aibridge.services.recording.queue import RecordQueue
 from flask_aibridge.services.recording.running import Running
@@ -51,23 +52,6 @@ EXIT_SECONDS: Final = 5.0
 """How long an exiting process waits for its records to be stored. What is not by then goes to the spool."""
 
 
-class Bell:
-    """Wakes the writer. It is one lock, so that a finaliser may ring at any moment, unlike an ``Event``."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def ring(self) -> None:
-        """End the present wait, or the next one."""
-        with suppress(RuntimeError):  # it has been rung already
-            self._lock.release()
-
-    def wait(self, seconds: float) -> None:
-        """Return when it is rung, after ``seconds`` at the latest."""
-        self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
-
-
 class Writer:
     """Takes records from a queue and brings them to the services, or to the spool while those are away.
 
@@ -78,7 +62,7 @@ class Writer:
         self, services: Services, spool: Spool | None, worker: str, clock: Callable[[], float] = monotonic
     ) -> None:
         self.worker = worker
-        self.queue = RecordQueue(self.wake, clock)
+        self.queue = RecordQueue(self._is_due_sooner, clock)
         self.availability = Availability(clock)
         self.losses = Losses()
         self.running = Running()
@@ -101,6 +85,7 @@ class Writer:
         self._is_running = self._is_closing = self._is_exiting = False
         self._in_flight: Sequence[Record] = ()
         self._spool_refuses = False
+        self._wakes_at = float("inf")  # until when the thread waits; no time at all while it works
         self._renew_at = self._maintain_at = self._orphans_at = self._sync_at = float("-inf")
 
     @property
@@ -110,6 +95,12 @@ class Writer:
     def wake(self) -> None:
         """Have the thread look at once whether there is something to do."""
         self._bell.ring()
+
+    def _is_due_sooner(self) -> None:
+        # Content can wait for longer than the thread ever does, and while it works it is about to look anyway: to wake
+        # it for nothing would cost a request two changes of threads.
+        if self.queue.due_at < self._wakes_at:
+            self._bell.ring()
 
     def put(self, record: Record) -> None:
         """Have a record stored soon. Where the queue is full, it goes to the spool at once; where that is, too, it is
@@ -218,8 +209,14 @@ class Writer:
                 self._thread, self._is_running = None, False
 
     def _wait(self) -> None:
-        while not self._is_closing and (seconds := self._due_at() - self._clock()) > 0:
+        while not self._is_closing:
+            self._wakes_at = float("inf")  # before the queue is looked at: what comes from now on rings
+            due_at = self._due_at()
+            if (seconds := due_at - self._clock()) <= 0:
+                break
+            self._wakes_at = due_at
             self._bell.wait(seconds)
+        self._wakes_at = float("-inf")
 
     def _due_at(self) -> float:
         spool, queue_due_at = self._spool, self.queue.due_at
