@@ -170,6 +170,8 @@ class StreamedBody:
     def _finish_reading(self, settle: Callable[[], None]) -> None:
         try:
             settle()
+            # A method of its own would keep the whole exchange for the garbage collector.
+            self._settle = _nothing
         finally:
             self._exchange.leave()  # already now: some middleware forgets to close what it has read to its end
 
@@ -305,3 +307,7 @@ class StreamedBody:
             self._answer.close()
         finally:
             self._exchange.leave()
+
+
+def _nothing() -> None:
+    """What is left to do when the end has been seen to."""
