@@ -6,13 +6,13 @@ it puts before the schema, which has the last word and the words for it.
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, post_load, validate
 
 from flask_aibridge.errors import InvalidRecord
 from flask_aibridge.services.schemas.fields import MAX_ENTRIES, WRONG
+from flask_aibridge.services.schemas.inlining import writer_of
 from flask_aibridge.services.schemas.metadata import compact, well_formed
 
 
@@ -46,10 +46,7 @@ class Codec:
         self.schema = schema
         self.kind = schema.record_type.__name__
         self._type = schema.record_type
-        self._values = attrgetter(*declared)
-        self._writers = [
-            (f'"{name}":', field.write, not field.allow_none) for name, field in declared.items()
-        ]
+        self._written = writer_of(declared)
         self._readers = [(name, field.read, field.allow_none) for name, field in declared.items()]
         self._defaults = {name: None for name, field in declared.items() if field.load_default is None}
 
@@ -57,12 +54,7 @@ class Codec:
         """JSON text, in which lone surrogates may remain; raises one of ``WRONG``."""
         if type(record) is not self._type:
             raise TypeError
-        parts = [
-            prefix + write(value)
-            for (prefix, write, required), value in zip(self._writers, self._values(record), strict=True)
-            if value is not None or required
-        ]
-        return f"{{{','.join(parts)}}}"
+        return self._written(record)
 
     def read(self, document: Any) -> Any:
         """The record of a parsed document; raises one of ``WRONG``."""

@@ -65,6 +65,7 @@ class Text(fields.String):
     def __init__(self, limit: int, **options: Any) -> None:
         super().__init__(validate=validate.Length(max=limit), **options)
         self.limit = limit
+        self.inline = f"quoted(value) if len(value) <= {limit} else None"
 
     def _cut(self, value: str) -> str:
         return well_formed(value if len(value) <= self.limit else f"{value[: self.limit - 1]}…")
@@ -92,6 +93,8 @@ class Name(fields.String):
     def __init__(self, limit: int = MAX_NAME, *, empty: bool = False, **options: Any) -> None:
         super().__init__(validate=validate.Length(min=0 if empty else 1, max=limit), **options)
         self.least, self.limit = 0 if empty else 1, limit
+        fits = f"type(value) is str and {self.least} <= len(value) <= {limit} and value.isascii()"
+        self.inline = f"quoted(value) if {fits} else None"
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> Any:
         return value
@@ -111,11 +114,7 @@ class Name(fields.String):
         return value
 
     def write(self, value: str) -> str:
-        if type(value) is not str or not self.least <= len(value) <= self.limit:
-            raise TypeError
-        if not value.isascii():
-            value.encode()
-        return quoted(value)
+        return quoted(self.read(value))
 
 
 class RecordId(Name):
@@ -123,6 +122,7 @@ class RecordId(Name):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(MAX_ID, **options)
+        self.inline = "quoted(value) if type(value) is str and {field}.matches(value) else None"
 
     matches = staticmethod(_is_record_id)
     sentence = f"Must be 1 to {MAX_ID} visible ASCII characters."
@@ -138,11 +138,6 @@ class RecordId(Name):
             raise TypeError
         return value
 
-    def write(self, value: str) -> str:
-        if type(value) is not str or not self.matches(value):
-            raise TypeError
-        return quoted(value)
-
 
 class InterceptionId(RecordId):
     """The id of an interception."""
@@ -150,27 +145,23 @@ class InterceptionId(RecordId):
     matches = staticmethod(_is_interception_id)
     sentence = "Must be the 32 lower-case hexadecimal digits of an interception's id."
 
-    def write(self, value: str) -> str:
-        if type(value) is not str or not _is_interception_id(value):
-            raise TypeError
-        return f'"{value}"'
-
 
 class Word(fields.String):
     """One of a closed list."""
 
     def __init__(self, words: tuple[str, ...], **options: Any) -> None:
         super().__init__(validate=validate.OneOf(words), **options)
-        self._texts = {word: quoted(word) for word in words}
+        self.texts = {word: quoted(word) for word in words}
+        self.inline = "{field}.texts[value]"
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> Any:
         return value
 
     def write(self, value: str) -> str:
-        return self._texts[value]
+        return self.texts[value]
 
     def read(self, value: Any) -> str:
-        if value not in self._texts:
+        if value not in self.texts:
             raise ValueError
         return str(value)
 
@@ -180,6 +171,7 @@ class Count(fields.Integer):
 
     def __init__(self, maximum: int, minimum: int = 0, **options: Any) -> None:
         super().__init__(strict=True, validate=validate.Range(minimum, maximum), **options)
+        self.inline = f"str(value) if type(value) is int and {minimum} <= value <= {maximum} else None"
         self._minimum, self._maximum = minimum, maximum
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> Any:
@@ -203,6 +195,8 @@ class Count(fields.Integer):
 
 class Flag(fields.Boolean):
     """True or false, and nothing that is like it."""
+
+    inline = "'true' if value is True else 'false' if value is False else None"
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> Any:
         return value
