@@ -102,6 +102,23 @@ def test_what_the_provider_would_not_take_is_refused(
     assert OWN not in reply.body.decode()
 
 
+@pytest.mark.parametrize("path", [MESSAGES, CHAT])
+@pytest.mark.parametrize(
+    ("token", "beside"), [(GATEWAY, "aib_2_anothers"), ("of-another-form", "of-another-form")]
+)
+def test_a_key_of_a_gateway_is_nobodys_own(
+    path: str, token: str, beside: str, make_bridge: MakeBridge
+) -> None:
+    """Neither one that is not the caller's, nor the caller's own where keys have a form that the host chose."""
+    with serve_stand_in(StandInProvider()) as served:
+        bridge = make_bridge(served.base_url, options=ALLOWED, api_keys={"alice": token})
+        assert (
+            ask(bridge, path, {"X-AIBridge-Token": token, "Authorization": f"Bearer {beside}"}).status == 200
+        )
+        assert "sk-host" in str(credentials(served))
+        assert beside not in str(dict(served.stand_in.requests[-1].headers))
+
+
 def test_a_provider_for_own_keys_only_says_so(make_bridge: MakeBridge) -> None:
     """It is configured without a key, and asks its callers for one."""
     bridge = make_bridge("https://api.anthropic.com", keys=(), options=ALLOWED)

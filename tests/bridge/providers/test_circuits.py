@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from flask_aibridge.bridge.providers.circuits import CircuitOpen, Circuits
@@ -39,3 +41,16 @@ def test_the_circuits_used_last_are_kept() -> None:
     assert len(circuits) == 3
     permits[0].leave("failure")
     circuits.enter(ONE, Lane("/", "0"))
+
+
+def test_a_forked_child_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of its parent may have held the lock as it was forked, and is not there to let go of it."""
+    circuits = Circuits(BREAKER)
+    circuits.enter(ONE, LANE).leave("failure")
+    with circuits._lock:
+        monkeypatch.setattr("flask_aibridge.bridge.providers.circuits.os.getpid", lambda: -1)
+        entering = threading.Thread(target=lambda: circuits.enter(ONE, LANE).leave("success"), daemon=True)
+        entering.start()
+        entering.join(10)
+        assert not entering.is_alive()
+    assert len(circuits) == 1
