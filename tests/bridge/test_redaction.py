@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,3 +40,10 @@ def test_an_end_that_may_be_a_beginning_waits() -> None:
     assert redactor.feed(b"ond, sk") == b"sk-second, "
     assert redactor.feed(b"-secret.") == b"*********."
     assert redactor.finish() == b""
+
+
+@pytest.mark.parametrize("place", range(len("a sk-secret b") + 1))
+def test_a_secret_may_be_cut_anywhere(place: int) -> None:
+    """Before its last character, too."""
+    redactor, text = Redactor("sk-secret"), b"a sk-secret b"
+    assert redactor.feed(text[:place]) + redactor.feed(text[place:]) + redactor.finish() == b"a ********* b"
