@@ -96,7 +96,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 ACTOR_ID = "X-AIBridge-Actor-ID"
 ACTOR_USERNAME = "X-AIBridge-Actor-Metadata-Username"
-"""The model's names. No caller can send them: nothing that begins with ``X-AIBridge-`` passes."""
+"""No caller can send them: nothing that begins with ``X-AIBridge-`` passes."""
 
 MAX_ACTOR = 256
 """Characters of a user's name that a provider is told; with all of them encoded there is room in a header still."""

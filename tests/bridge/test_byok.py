@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import closing
 from typing import Any
 
 import pytest
+import urllib3
 
 from flask_aibridge.bridge import Bridge
 from flask_aibridge.bridge.options import BridgeOptions
@@ -124,6 +126,27 @@ def test_a_provider_for_own_keys_only_says_so(make_bridge: MakeBridge) -> None:
     bridge = make_bridge("https://api.anthropic.com", keys=(), options=ALLOWED)
     reply = ask(bridge, MESSAGES, {"X-AIBridge-Token": GATEWAY})
     assert (reply.status, "'X-Api-Key'" in reply.json["error"]["message"]) == (401, True)
+
+
+class Kept(urllib3.PoolManager):
+    """Sends nothing, and keeps what it was to send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[tuple[str, str, str]] = []
+
+    def urlopen(self, method: str, url: str, **options: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]
+        self.sent.append((method, url, options["headers"]["X-Api-Key"]))
+        head = {"Content-Type": "application/json"}
+        return urllib3.HTTPResponse(io.BytesIO(b"{}"), status=200, headers=head, preload_content=False)
+
+
+def test_a_provider_for_own_keys_only_is_asked_with_them(make_bridge: MakeBridge) -> None:
+    """At the vendor's own address, where the host has no key."""
+    pool = Kept()
+    bridge = make_bridge("https://api.anthropic.com", keys=(), options=ALLOWED, pool=pool)
+    assert ask(bridge, MESSAGES, {"X-AIBridge-Token": GATEWAY, "X-Api-Key": OWN}).status == 200
+    assert pool.sent == [("POST", "https://api.anthropic.com/v1/messages", OWN)]
 
 
 def test_the_token_alone_says_who_is_asking(make_bridge: MakeBridge, hook: RecordingHook) -> None:
