@@ -1,43 +1,24 @@
 """Faults of a process, each in a process of its own: forks, no descriptors, a full disk, clocks that jump. Run by name
 from ``test_faults``, with a folder that is empty. The application is a whole one, with a real Redis."""
 
-# ruff: noqa: E402 - a clock that jumps has to be in place before anybody takes it
 from __future__ import annotations
-
-import datetime as dt
-import sys
-import time
-from typing import Any
-
-CLOCK_JUMPS = sys.argv[1] == "clocks_jump"
-shift = 0.0
-
-
-class _Jumping(type(dt.datetime)):  # type: ignore[misc]
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, _REAL)
-
-
-_REAL, _REAL_TIME = dt.datetime, time.time
-
-
-class Jumping(dt.datetime, metaclass=_Jumping):
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return _REAL.now(tz) + dt.timedelta(seconds=shift)
-
-
-if CLOCK_JUMPS:  # before anybody takes them for himself
-    dt.datetime = Jumping  # type: ignore[misc]
-    time.time = lambda: _REAL_TIME() + shift
 
 import gc
 import os
 import resource
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+
+from tests.integration.jumping_clock import CLOCK
+
+if __name__ == "__main__" and sys.argv[1] == "clocks_jump":
+    CLOCK.install()
 
 from flask import Flask
 from urllib3.exceptions import HTTPError, NewConnectionError
@@ -96,9 +77,8 @@ class Case:
         return state
 
     def public(self, words: str = "quick") -> Stream:
-        answer = self.app.test_client().post(
-            PATH, json=_asked(words), headers={"X-Api-Key": KEY}, buffered=False
-        )
+        headers = {"X-Api-Key": KEY}
+        answer = self.app.test_client().post(PATH, json=_asked(words), headers=headers, buffered=False)
         return Stream(answer.status_code, answer.headers, iter(answer.iter_encoded()), answer.close)
 
     def in_process(self, words: str = "quick") -> Stream:
@@ -277,13 +257,13 @@ def clocks_jump(folder: str) -> None:
         streams = [here.public("slow").begun(), here.in_process("slow").begun()]
         asked = 3
         for jump in (-3600.0, -20 * 3600.0, 3600.0, 20 * 3600.0, 40 * 86400.0, 0.0):
-            globals()["shift"] = jump
+            CLOCK.shift = jump
             here.state.store().maintain()
             for ask in (here.public, here.in_process):
                 answer = ask()
                 assert answer.is_whole(), (jump, answer.status, answer.data)
                 asked += 1
-        globals()["shift"] = -3600.0
+        CLOCK.shift = -3600.0
         provider.go_on.set()
         assert all(stream.is_whole() for stream in streams)
         views = here.records()
@@ -292,7 +272,7 @@ def clocks_jump(folder: str) -> None:
         for view in views:
             assert view.end is not None
             lasted = view.end.ended_at - view.start.started_at
-            assert dt.timedelta(0) <= lasted < dt.timedelta(minutes=5), lasted
+            assert timedelta(0) <= lasted < timedelta(minutes=5), lasted
             assert view.tokens.output == 2
 
 
