@@ -76,8 +76,14 @@ class ReceivedResponse(http.client.HTTPResponse):
     def _has_more(self) -> bool:
         # What is left in the TLS layer is not seen by the pool, which looks at the socket: it would be taken for the
         # answer to the next request.
-        pending = getattr(self._sock, "pending", None)
-        return pending is not None and pending() > 0
+        try:
+            pending = getattr(self._sock, "pending", None)
+            return pending is not None and pending() > 0
+        except (
+            OSError,
+            ValueError,
+        ):  # it is closed, and gevent's sockets let themselves be asked nothing then
+            return False
 
     def open_body(self, length: int | None) -> None:
         """Begin with the body, of ``length`` bytes where that is known. The socket's timeout is taken for the longest

@@ -100,8 +100,11 @@ class Answer:
     def _give_back(self, received: ReceivedResponse) -> None:
         """Let the next request have the connection as soon as the last byte is here."""
         self._let_go()
-        if not received.reusable and self._response.connection is not None:
-            self._response.connection.close()
+        connection = self._response.connection
+        if connection is None:
+            return  # it was given back with the last bytes: by now it is somebody else's, or closed
+        if not received.reusable:
+            connection.close()
         self._response.release_conn()
 
     def _let_go(self) -> None:

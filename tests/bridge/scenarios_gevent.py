@@ -4,6 +4,7 @@ application that is preloaded does."""
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 
 from gevent import monkey
@@ -94,6 +95,46 @@ def late_silent_streams() -> None:
         warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
         monkey.patch_all()
     streams()
+
+
+def more_answers_than_idle_connections() -> None:
+    """They end together, in the same bytes that bring their last event: the connections that there is no room for are
+    closed, and nobody asks them anything after that."""
+    whole_answers()
+
+
+def more_answers_than_idle_connections_over_tls() -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(sys.argv[2])
+    whole_answers(tls, sys.argv[2])
+
+
+def whole_answers(tls: ssl.SSLContext | None = None, certificate: str = "") -> None:
+    from flask_aibridge.bridge.upstream import UpstreamPool
+    from tests.bridge.doors import CHAT, EVENT, KEY, QUESTION
+    from tests.bridge.upstreams import SSE_HEAD, Peer, ScriptedUpstream, chunk
+    from tests.bridge.wsgi import call
+
+    together, last = threading.Barrier(STREAMS), b"data: [DONE]\n\n"
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(SSE_HEAD + chunk(EVENT))
+        together.wait(30)
+        peer.send(chunk(last) + b"0\r\n\r\n")
+        peer.is_gone()
+
+    with ScriptedUpstream(script, tls) as server:
+        pool = UpstreamPool(idle_connections=2, ca_certs=certificate or None)
+        bridge = bridge_at(server.base_url, pool=pool)
+
+        def ask() -> bytes:
+            return call(bridge, "POST", f"/{CHAT}", QUESTION, headers=KEY).body
+
+        bodies = [each.get(timeout=30) for each in [gevent.spawn(ask) for _ in range(STREAMS)]]
+        assert [body.replace(b": ping\n\n", b"") for body in bodies] == [EVENT + last] * STREAMS, bodies
+        assert {record.outcome for record in HOOK.records} == {"completed"}, HOOK.records
+        bridge.close()
 
 
 if __name__ == "__main__":
