@@ -28,7 +28,7 @@ TOKEN_SECONDS: Final = 0.01
 
 SLOW_START_SECONDS: Final = 1.0
 STALL_SECONDS: Final = 2.0
-HANG_SECONDS: Final = 8.0
+HANG_SECONDS: Final = 12.0
 """Longer than any client here waits."""
 
 ANSWERED: Final = ("none", "slow-start", "stall", "hang")

@@ -27,9 +27,10 @@ from tests.services.programs import environment, python
 from tests.services.servers import Server, redis_binary, started, valkey_binary, wait_until
 from tests.soak.accounts import Accounts
 from tests.soak.clients import KEY, Clients
-from tests.soak.hosts import Host, running
-from tests.soak.measure import MEASURES, Sample, grows, growth, sample, values
+from tests.soak.hosts import THREADS, Host, running
+from tests.soak.measure import Sample, sample
 from tests.soak.provider import Served
+from tests.soak.report import Report
 
 LEASE_SECONDS: Final = 5.0
 """After which a worker that was killed is missed; a minute as the package has it."""
@@ -55,6 +56,12 @@ FAULTS: Final = MappingProxyType(
     }
 )
 
+QUICK: Final = MappingProxyType({"none": 60, "reset": 5, "truncate": 5, "error": 5, "429": 5, "500": 5})
+"""Faults that do not take time."""
+
+WARMING: Final = 3 * THREADS
+"""Clients of a burst: more than two workers have threads."""
+
 Event = Callable[["Soak"], None]
 
 
@@ -62,10 +69,12 @@ Event = Callable[["Soak"], None]
 class Plan:
     """What a soak is made of.
 
-    :param seconds: of load.
+    :param seconds: of load; more where it takes longer for each of the events to happen once.
     :param events: what goes wrong, in turn, one every ``pause`` seconds.
     :param quiet: how often, in seconds, all is quiet and processes are looked at.
     :param patience: seconds that a client waits for the next byte: longer than a stall, shorter than a hang.
+    :param warm_up: seconds of a burst that the last host then gets, so that its processes have all the threads and
+        connections that they will ever have, and all that is loaded or cached once.
     :param protect_after: the part of the soak after which one worker of the last host is not killed, nor replaced.
     """
 
@@ -74,57 +83,12 @@ class Plan:
     pause: float = 2.0
     quiet: float = 15.0
     protect_after: float = 0.25
+    warm_up: float = 0.0
     clients: int = 6
     faults: Mapping[str, int] = field(default_factory=lambda: FAULTS)
     leaving: int = 8
     tokens: tuple[int, int] = (5, 60)
-    patience: float = 5.0
-
-
-@dataclass(slots=True)
-class Report:
-    """What came of it; ``wrong`` is what should not have been."""
-
-    accounts: Accounts
-    done: Counter[str]
-    seconds: float
-    samples: Mapping[int, Sequence[Sample]]
-    spooled: Sequence[str]
-    logs: str
-    wrong: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        accounts, asked = self.accounts, self.accounts.asked
-        doors = Counter(each.door for each in asked)
-        lines = [
-            f"{self.seconds:.0f} s: {len(asked)} requests ({dict(doors)}), {len(accounts.served)} reached the provider",
-            f"events: {dict(self.done)}",
-            f"answers: {sum(each.whole for each in asked)} whole, "
-            f"{dict(Counter(each.status for each in asked))} by status",
-            f"{sum(each.worker in accounts.killed for each in asked)} by workers that were killed, "
-            f"{len(accounts.unanswered())} clean ones without any answer, "
-            f"{len(accounts.broken())} broken that nobody had killed",
-            f"records: {len(accounts.views)}, {dict(accounts.statuses())}; "
-            f"tokens compared exactly of {len(accounts.exact())}",
-            f"why there was no answer: {dict(Counter(str(each.error)[:60] for each in accounts.unanswered()))}",
-            f"spool files left: {len(self.spooled)}",
-        ]
-        for pid, samples in self.samples.items():
-            if len(samples) > 1:
-                half = last_half(samples, self.seconds)
-                lines.append(
-                    f"process {pid}, {len(samples)} samples: {_grown(samples if len(half) < 2 else half)}"
-                )
-        return "\n".join([*lines, f"wrong: {len(self.wrong)}", *self.wrong[:20]])
-
-
-def _grown(samples: Sequence[Sample]) -> str:
-    """How each measure went, for people."""
-    seen = ((measure, values(samples, measure)) for measure in MEASURES)
-    return ", ".join(
-        f"{measure} {each[0]:.0f} … {each[-1]:.0f} ({100 * growth(samples, measure) / max(1.0, each[0]):+.2f} %)"
-        for measure, each in seen
-    )
+    patience: float = 8.0
 
 
 class Soak:
@@ -141,6 +105,15 @@ class Soak:
         self.clients = Clients(
             hosts, plan.clients, plan.faults, leaving=plan.leaving, tokens=plan.tokens, patience=plan.patience
         )
+        self.burst = Clients(
+            hosts[-1:],
+            WARMING,
+            QUICK,
+            leaving=plan.leaving,
+            tokens=(1, 5),
+            patience=plan.patience,
+            seed=WARMING,
+        )
 
     def run(self) -> Report:
         began, since = monotonic(), datetime.now(UTC)
@@ -156,7 +129,7 @@ class Soak:
             rows = store.usage(since=since - timedelta(hours=1), until=datetime.now(UTC) + timedelta(hours=1))
         killed = {pid for host in self.hosts for pid in host.killed}
         report = Report(
-            Accounts(self.clients.asked, self._served(), views, rows, killed),
+            Accounts([*self.clients.asked, *self.burst.asked], self._served(), views, rows, killed),
             self.done,
             seconds,
             self.samples,
@@ -173,9 +146,12 @@ class Soak:
     def _load(self, began: float) -> None:
         plan, number = self.plan, 0
         looked = began
-        while (passed := monotonic() - began) < plan.seconds:
+        while (passed := monotonic() - began) < plan.seconds or number < len(plan.events):
             if not self.is_protected and passed >= plan.protect_after * plan.seconds:
                 self._protect()
+                self._warm_up()
+                self._look(began)
+                looked = monotonic()
             if self.is_protected and monotonic() - looked >= plan.quiet:
                 self._look(began)
                 looked = monotonic()
@@ -186,8 +162,15 @@ class Soak:
     def _protect(self) -> None:
         last = self.hosts[-1]
         self.is_protected = True
+        wait_until(lambda: bool(last.gunicorn.workers()), "a worker")
         last.protected = last.gunicorn.workers()[0]
         self.samples = {last.protected: [], last.gunicorn.pid: []}
+
+    def _warm_up(self) -> None:
+        if self.plan.warm_up:
+            with self.burst.running():
+                self.pause(self.plan.warm_up)
+            self.done["seconds of warming up"] += int(self.plan.warm_up)
 
     def _look(self, began: float) -> None:
         """Have all be quiet, and look at the processes that stay."""
@@ -306,23 +289,8 @@ def soak(plan: Plan) -> Report:
             "AIBRIDGE_LICENSE": issue_license(signing),
             "AIBRIDGE_LICENSE_PUBLIC_KEYS": {"soak": signing.public_base64},
         }
-        env = {"SOAK_LEASE": str(LEASE_SECONDS)}
+        # One arena, so that memory is what is held, and not what the C library keeps for each thread that there was.
+        env = {"SOAK_LEASE": str(LEASE_SECONDS), "MALLOC_ARENA_MAX": "1"}
         hosts = [Host("a", env, config, "--preload"), Host("b", env, config)]
         with running(hosts):
             return Soak(plan, redis, hosts, url).run()
-
-
-def last_half(samples: Sequence[Sample], seconds: float) -> list[Sample]:
-    """Those of the second half of the load."""
-    return [each for each in samples if each.at >= seconds / 2]
-
-
-def growing(report: Report) -> list[str]:
-    """A sentence for each measure of a process that grew over the last half."""
-    return [
-        f"process {pid} grows in {measure}: {values(half, measure)}"
-        for pid, samples in report.samples.items()
-        if len(half := last_half(samples, report.seconds)) > 2
-        for measure in MEASURES
-        if grows(half, measure)
-    ]

@@ -9,7 +9,8 @@ import pytest
 
 from tests.services.servers import redis_binary, valkey_binary
 from tests.soak.hosts import HOOKS
-from tests.soak.soaking import DEPLOYS, EVERYTHING, Plan, Report, soak
+from tests.soak.report import Report
+from tests.soak.soaking import DEPLOYS, EVERYTHING, Plan, soak
 
 pytest.importorskip("gunicorn")
 pytestmark = [
@@ -22,9 +23,9 @@ pytestmark = [
 SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
 """Of load; for more there is ``python -m tests.soak``, which also looks at how processes grow."""
 
-FEW = 8
-"""Descriptors and threads that a process may have more of than when it was young: connections to the provider that
-wait for the next request, threads of gunicorn's pool. One that leaked with each request would have hundreds."""
+FEW = 16
+"""Descriptors and threads that a process may have more of than when it was young: connections to the provider and to
+Redis that wait for the next request, threads of gunicorn's pool. One that leaked with each request would have more."""
 
 
 def test_nothing_is_lost_whatever_goes_wrong() -> None:
@@ -34,7 +35,7 @@ def test_nothing_is_lost_whatever_goes_wrong() -> None:
     print(report)
     assert not report.wrong, report
     _assert_busy(report)
-    assert report.done["workers killed"] >= 2
+    assert report.done["workers killed"] >= 1
     assert report.done["Redis killed"] >= 2
     assert report.done["reloads"] + report.done["replacements"] >= 2
     for samples in report.samples.values():
@@ -49,7 +50,7 @@ def test_deploys_under_load_break_no_stream() -> None:
     """Reloads and replacements one after the other: each answer that began ends as it should, by both doors."""
     report = soak(
         Plan(
-            SECONDS / 2,
+            SECONDS / 3,
             DEPLOYS,
             pause=0.2,
             quiet=SECONDS,
