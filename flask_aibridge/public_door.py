@@ -24,6 +24,7 @@ from werkzeug.routing import BaseConverter, Rule
 from flask_aibridge.license import Decision, Gate
 from flask_aibridge.license.faces import WARNING_HEADER
 from flask_aibridge.license.refusal_forms import NO_RETRY, FindType, provider_types, refusal_document
+from flask_aibridge.lingering import Lingering
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -85,19 +86,23 @@ def make_public_door(
     :param draining: whether this process takes no new requests, because it is about to end; it must be quick.
     """
     blueprint = Blueprint(BLUEPRINT, __name__)
+    lingering = Lingering()
+
+    def refused(response: Response) -> Response:
+        lingering.discard(request.environ)
+        return response
 
     def public_door(path: str, **_values: str) -> Response:
         decision = gate.check()
         if not decision.open:
-            provider = path.lstrip("/").partition("/")[0]
-            return _refused(decision, provider_type(provider), refusal_status)
+            return refused(_closed(decision, provider_type(_first_segment(path)), refusal_status))
         if decision.grace:
             _warn_in_response(gate.notice())
         if draining():
-            return _refused_at_the_end(provider_type(path.lstrip("/").partition("/")[0]))
+            return refused(_at_the_end(provider_type(_first_segment(path))))
         bridge = mounted()
         if bridge is None:
-            return _answer(404, {"message": "aibridge handler not mounted", "code": "not_mounted"})
+            return refused(_not_mounted())
         return _call(bridge, _environ_below(request.environ, url_prefix))
 
     blueprint.record_once(lambda state: _add_rules(state, url_prefix, public_door))
@@ -125,19 +130,27 @@ def _add_rules(state: BlueprintSetupState, url_prefix: str, view: Callable[..., 
     state.app.view_functions[ENDPOINT] = view
 
 
-def _refused(decision: Decision, provider_type: str | None, status: int) -> Response:
+def _first_segment(path: str) -> str:
+    return path.lstrip("/").partition("/")[0]
+
+
+def _closed(decision: Decision, provider_type: str | None, status: int) -> Response:
     document = refusal_document(provider_type, status, decision.message, decision.code)
     response = _answer(status, document)
     response.headers.add(*NO_RETRY)
     return response
 
 
-def _refused_at_the_end(provider_type: str | None) -> Response:
+def _at_the_end(provider_type: str | None) -> Response:
     # The server closes the connection, as it does with every one while it stops: PEP 3333 leaves that to it alone.
     document = refusal_document(provider_type, 503, DRAINING, "draining")
     response = _answer(503, document)
     response.headers["Retry-After"] = RETRY_AFTER
     return response
+
+
+def _not_mounted() -> Response:
+    return _answer(404, {"message": "aibridge handler not mounted", "code": "not_mounted"})
 
 
 def _answer(status: int, document: Mapping[str, Any]) -> Response:

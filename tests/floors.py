@@ -14,13 +14,14 @@ from pathlib import Path
 
 ROOT = "flask_aibridge"
 EVERYTHING_BELOW = frozenset(
-    {"errors", "config", "observability", "transport", "services", "license", "bridge"}
+    {"errors", "config", "observability", "lingering", "transport", "services", "license", "bridge"}
 )
 
 FLOORS = {
     "errors": 0,
     "config": 0,
     "observability": 1,
+    "lingering": 1,
     "transport": 2,
     "services": 3,
     "license": 4,
@@ -43,10 +44,11 @@ MAY_IMPORT = {
     "errors": frozenset[str](),
     "config": frozenset({"errors"}),
     "observability": frozenset({"errors", "config"}),
+    "lingering": frozenset[str](),
     "transport": frozenset({"errors"}),
     "services": frozenset({"errors", "config", "transport"}),
     "license": frozenset({"errors", "config", "services"}),
-    "bridge": frozenset({"errors", "config", "observability", "services"}),
+    "bridge": frozenset({"errors", "config", "observability", "lingering", "services"}),
     "testing": frozenset({"errors", "config", "observability", "transport", "services", "license"}),
     "api": EVERYTHING_BELOW,
     "ui": EVERYTHING_BELOW,
@@ -73,7 +75,7 @@ ONLY_IN_FILE = {
 }
 """An optional library, and the one file name that may import it."""
 
-NO_FLASK = frozenset({"errors", "config", "observability", "transport", "services", "bridge"})
+NO_FLASK = frozenset({"errors", "config", "observability", "lingering", "transport", "services", "bridge"})
 STDLIB_ONLY = frozenset({"errors", "config"})
 
 IMPURE_MODULES = frozenset(

@@ -26,6 +26,7 @@ from flask_aibridge.license.gate import Gate
 from flask_aibridge.license.issuing import SigningKey, issue_license
 from flask_aibridge.license.refusal_forms import provider_types
 from flask_aibridge.public_door import MAX_WRITTEN, make_public_door
+from tests.sockets import SocketRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -199,6 +200,35 @@ class TestTheEnd:
         app = make_app(refuse_to_be_called, token=None)
         app.extensions["aibridge"].drain(0)
         assert app.test_client().post(PREFIX).status_code == 403
+
+
+class TestUnreadBodies:
+    """Of refused requests: a client that is still sending would not see why, if the connection ended under it."""
+
+    @pytest.mark.parametrize(
+        ("make", "status"),
+        [
+            pytest.param(lambda: make_app(token=None), 403, id="licence"),
+            pytest.param(make_app, 404, id="not mounted"),
+            pytest.param(lambda: drained(make_app(refuse_to_be_called)), 503, id="the end"),
+        ],
+    )
+    def test_they_are_thrown_away(self, make: Callable[[], Flask], status: int) -> None:
+        """Before the answer, where the server gives its socket."""
+        upload = SocketRequest()
+        upload.client.sendall(b"x" * 100)
+        environ = create_environ(PREFIX + "/anthropic/v1/messages", method="POST") | upload.environ
+        _, answered, _ = run_wsgi_app(make(), environ)
+        assert answered.startswith(str(status))
+        upload.client.sendall(b"next")
+        assert upload.server.recv(10) == b"next"
+        upload.close()
+
+
+def drained(app: Flask) -> Flask:
+    """One whose process is about to end."""
+    app.extensions["aibridge"].drain(0)
+    return app
 
 
 class TestTheGatesWords:

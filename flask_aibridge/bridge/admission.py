@@ -17,7 +17,6 @@ from flask_aibridge.bridge.providers.cool_downs import Lane
 from flask_aibridge.bridge.providers.directory import FixedProviders, Known, ProviderDirectory
 from flask_aibridge.bridge.rate_limiting import rate_limit_headers, too_many_requests
 from flask_aibridge.bridge.request import Refused
-from flask_aibridge.bridge.uploads import awaits_body
 from flask_aibridge.config import ProviderSettings, RateLimit
 from flask_aibridge.errors import (
     ConfigError,
@@ -27,6 +26,7 @@ from flask_aibridge.errors import (
     ServicesUnavailable,
     Unauthorized,
 )
+from flask_aibridge.lingering import awaits_body
 from flask_aibridge.services.authorizer import StaticKeys
 from flask_aibridge.services.interfaces import Admission, Credential, ProviderConfigurator
 from flask_aibridge.services.local_rate_limits import LocalRateLimits

@@ -5,14 +5,13 @@ send a byte now and then would take every thread there is. So bodies are receive
 alone (``admission``), a bounded number at once, half of which one caller may have; and those that have taken too long
 make room as soon as somebody else needs it. While nobody does, they may go on.
 
-Where the server gives its socket (gunicorn does), a body that has come to a standstill is given up, and the rest of one
-that nobody reads is cut off: the server itself would wait for it, to find the next request behind it.
+Where the server gives its socket (gunicorn does), a body that has come to a standstill is given up. What becomes of one
+that nobody reads is told in ``lingering``.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from weakref import WeakSet
 
 from flask_aibridge.bridge.caller import IN_PROCESS
 from flask_aibridge.bridge.request import Refused
+from flask_aibridge.lingering import Lingering, awaits_body, connection_of, cut_off, length_of
 from flask_aibridge.services.interfaces import Credential
 
 MAX_UPLOADS: Final = 32
@@ -45,15 +45,8 @@ STALLED_SECONDS: Final = 30.0
 RETRY_AFTER: Final = "1"
 """Seconds after which a client that found no place may come again. Bodies take less, as a rule."""
 
-LINGER_SECONDS: Final = 1.0
-"""For how long the rest of a body that nobody reads is thrown away, before the connection is cut: a client that is
-still sending would not see why it was refused."""
-
 SHARE_OF_LINGERING: Final = 4
 """One request may linger for so many that may be received: those that do come from anybody."""
-
-_READ_SIZE: Final = 64 * 1024
-_NO_BODY: Final = ("", "0")
 
 
 class TooSlow(Refused):
@@ -94,6 +87,7 @@ class Uploads:
         self._most = most
         self._of_one = max(1, most // SHARE_OF_ONE)
         self._clock = clock
+        self._lingering = Lingering(max(1, most // SHARE_OF_LINGERING), clock)
         self._begin_anew()
         _all.add(self)
 
@@ -111,7 +105,7 @@ class Uploads:
         if IN_PROCESS in environ or not awaits_body(environ):
             return read()
         connection = connection_of(environ)
-        allowed = UNDISTURBED_SECONDS + _length(environ) / SLOW_BYTES_A_SECOND
+        allowed = UNDISTURBED_SECONDS + length_of(environ) / SLOW_BYTES_A_SECOND
         upload = _Upload(_caller(credential), connection, self._clock() + allowed)
         self._enter(upload)
         try:
@@ -119,7 +113,7 @@ class Uploads:
                 return read()
         except Refused as refused:
             if upload.cut or isinstance(refused.__cause__, TimeoutError):
-                _cut(connection)
+                cut_off(connection)
                 raise TooSlow from None
             raise
         finally:
@@ -127,18 +121,9 @@ class Uploads:
                 self._active.discard(upload)
 
     def discard(self, environ: Mapping[str, Any]) -> None:
-        """Deal with the body of a request that is refused before it was read: take what comes within a moment, so that
-        the client sees the answer, and cut the rest off."""
-        connection = None if IN_PROCESS in environ or not awaits_body(environ) else connection_of(environ)
-        if connection is None:
-            return
-        if self._lingering.acquire(blocking=False):
-            try:
-                if _throw_away(environ, connection, self._clock):
-                    return
-            finally:
-                self._lingering.release()
-        _cut(connection)
+        """Deal with the body of a request that is refused before it was read."""
+        if IN_PROCESS not in environ:
+            self._lingering.discard(environ)
 
     def _enter(self, upload: _Upload) -> None:
         with self._lock:
@@ -162,36 +147,18 @@ class Uploads:
         for each in [each for each in self._active if each.overdue_at <= now]:
             if each.connection is not None:
                 each.cut = True
-                _cut(each.connection)
+                cut_off(each.connection)
                 self._active.discard(each)
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._lingering = threading.Semaphore(max(1, self._most // SHARE_OF_LINGERING))
         self._active: set[_Upload] = set()
-
-
-def awaits_body(environ: Mapping[str, Any]) -> bool:
-    """Whether a request says that it has a body."""
-    return environ.get("CONTENT_LENGTH") not in (*_NO_BODY, None) or "HTTP_TRANSFER_ENCODING" in environ
-
-
-def connection_of(environ: Mapping[str, Any]) -> socket.socket | None:
-    """The connection that a request, and nothing else, came by; null where the server does not give it."""
-    connection = environ.get("gunicorn.socket")
-    shared = str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/2")
-    return connection if isinstance(connection, socket.socket) and not shared else None
 
 
 def _caller(credential: Credential | None) -> bytes:
     """What tells callers apart: a digest of the key, since how long a comparison takes must tell nothing of it."""
     key = "" if credential is None else credential.key or credential.key_id or ""
     return sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-def _length(environ: Mapping[str, Any]) -> int:
-    declared = environ.get("CONTENT_LENGTH") or "0"
-    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 12 else 0
 
 
 @contextmanager
@@ -206,44 +173,6 @@ def _stalls_end(connection: socket.socket | None) -> Iterator[None]:
     finally:
         with suppress(OSError):
             connection.settimeout(before)
-
-
-def _throw_away(environ: Mapping[str, Any], connection: socket.socket, clock: Callable[[], float]) -> bool:
-    """Whether the body's end came in time. Nothing waits in ``read``, which a trickle of bytes could hold for ever."""
-    end, left, poll = clock() + LINGER_SECONDS, _length(environ) or None, select.poll()
-    poll.register(connection, select.POLLIN)
-    before = connection.gettimeout()
-    connection.settimeout(0)
-    try:
-        while left is None or left > 0:
-            try:
-                piece = environ["wsgi.input"].read(_READ_SIZE if left is None else min(left, _READ_SIZE))
-            except (BlockingIOError, TimeoutError):
-                seconds = end - clock()
-                if seconds <= 0 or not poll.poll(seconds * 1000):
-                    return False
-                continue
-            if not piece:
-                break
-            left = None if left is None else left - len(piece)
-            if clock() > end:
-                return False
-    except Exception:
-        return False
-    finally:
-        with suppress(OSError):
-            connection.settimeout(before)
-    return True
-
-
-def _cut(connection: socket.socket | None) -> None:
-    """Have whoever reads from a connection find its end, now and later. What is to be said can still be sent.
-
-    Not the socket's own method: that of TLS would send the rest in plain.
-    """
-    if connection is not None:
-        with suppress(OSError):
-            socket.socket.shutdown(connection, socket.SHUT_RD)
 
 
 _all: WeakSet[Uploads] = WeakSet()

@@ -13,9 +13,10 @@ import pytest
 
 from flask_aibridge.bridge import uploads as module
 from flask_aibridge.bridge.request import Refused, read_body
-from flask_aibridge.bridge.uploads import NoPlace, TooSlow, Uploads, awaits_body
+from flask_aibridge.bridge.uploads import NoPlace, TooSlow, Uploads
 from flask_aibridge.services.interfaces import Credential
 from tests.bridge.wsgi import DEADLINE, FakeCancellation
+from tests.sockets import SocketRequest
 
 ALICE, BOB = Credential(key="aib_alice_1"), Credential(key="aib_bob_1")
 
@@ -30,45 +31,16 @@ class Clock:
         return self.now
 
 
-class Input:
-    """``wsgi.input`` over a socket: reads until it has as much as was asked for, as gunicorn's does."""
+class Upload(SocketRequest):
+    """One whose body is read."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._buffer = b""
-
-    def read(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            piece = self._connection.recv(size - len(self._buffer))
-            if not piece:
-                break
-            self._buffer += piece
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
-        return taken
-
-
-class Upload:
-    """A request whose body comes as its client sends it."""
-
-    def __init__(self, length: int = 100, *, gives_socket: bool = True) -> None:
-        self.client, self.server = socket.socketpair()
-        self.client.settimeout(DEADLINE)
-        self.environ: dict[str, Any] = {
-            "CONTENT_LENGTH": str(length),
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "wsgi.input": Input(self.server),
-        }
-        if gives_socket:
-            self.environ["gunicorn.socket"] = self.server
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.begun = Event()
 
     def read(self) -> bytes:
         self.begun.set()
         return read_body(self.environ)
-
-    def close(self) -> None:
-        self.client.close()
-        self.server.close()
 
 
 Begin = Callable[..., tuple[Upload, "Future[bytes]"]]
@@ -196,68 +168,14 @@ def test_one_that_breaks_off_is_no_slow_one(begin: Begin) -> None:
     assert refused.value.status == 400
 
 
-class TestDiscard:
-    """What becomes of a body that nobody reads."""
-
-    def test_one_that_has_come_is_thrown_away(self, uploads: Uploads) -> None:
-        """And the connection can be used again."""
-        upload = Upload()
-        upload.client.sendall(b"x" * 100)
-        uploads.discard(upload.environ)
-        upload.client.sendall(b"next")
-        assert upload.server.recv(10) == b"next"
-        assert upload.server.gettimeout() is None
-        upload.close()
-
-    def test_one_that_does_not_come_is_cut_off(
-        self, uploads: Uploads, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """After a moment, however it trickles."""
-        monkeypatch.setattr(module, "LINGER_SECONDS", 0.05)
-        upload = Upload()
-        upload.client.sendall(b"x")
-        uploads.discard(upload.environ)
-        assert upload.server.recv(10) == b""
-        upload.server.sendall(b"answer")
-        assert upload.client.recv(10) == b"answer"
-        upload.close()
-
-    def test_only_a_few_are_waited_for(self, uploads: Uploads, begin: Begin) -> None:
-        """The others are cut off at once."""
-        assert uploads._lingering.acquire(blocking=False)
-        upload = Upload()
-        uploads.discard(upload.environ)
-        assert upload.server.recv(10) == b""
-        upload.close()
-
-    @pytest.mark.parametrize(
-        "more",
-        [
-            {"CONTENT_LENGTH": "0"},
-            {"SERVER_PROTOCOL": "HTTP/2"},
-            {"gunicorn.socket": None},
-            {"flask_aibridge.cancellation": 1},
-        ],
-    )
-    def test_what_others_use_is_left_alone(self, uploads: Uploads, more: dict[str, Any]) -> None:
-        """A connection without a body on it, or with other requests; and what is no connection."""
-        upload = Upload()
-        upload.client.sendall(b"x")
-        uploads.discard(upload.environ | more)
-        assert upload.server.recv(10) == b"x"
-        upload.close()
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, False),
-        ({"CONTENT_LENGTH": ""}, False),
-        ({"CONTENT_LENGTH": "0"}, False),
-        ({"CONTENT_LENGTH": "1"}, True),
-        ({"CONTENT_LENGTH": "nonsense"}, True),
-        ({"HTTP_TRANSFER_ENCODING": "chunked"}, True),
-    ],
-)
-def test_whether_there_is_a_body(environ: dict[str, str], expected: bool) -> None:
-    assert awaits_body(environ) is expected
+def test_bodies_of_refused_requests_are_dealt_with(uploads: Uploads) -> None:
+    """But those in process are their caller's, whose connection this is not."""
+    upload = Upload()
+    upload.client.sendall(b"x" * 100)
+    uploads.discard(upload.environ | {"flask_aibridge.cancellation": FakeCancellation()})
+    assert upload.server.recv(1) == b"x"
+    upload.client.sendall(b"x")
+    uploads.discard(upload.environ)
+    upload.client.sendall(b"next")
+    assert upload.server.recv(10) == b"next"
+    upload.close()
