@@ -54,10 +54,11 @@ def test_nothing_known_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             "import sys; print('...\\nno route to the index', file=sys.stderr); sys.exit(1)",
+            60.0,
             "no route to the index",
         ),
         ("print('no JSON')", 60.0, "Expecting value"),
-        ("input = __import__('threading').Event().wait(60)", 0.2, "timed out"),
+        ("import threading; threading.Event().wait(60)", 0.2, "timed out"),
     ],
 )
 def test_no_answer_is_no_failure(
