@@ -17,7 +17,9 @@ from canned_provider import EVENTS
 from measure import Figure, Section, Target, spread
 from redis_server import Server
 
-CALLS = {"ours": 200, "ours, unrecorded": 200, "urllib3": 300, "tensorzero": 300, "litellm": 40}
+OURS, UNRECORDED, PEER = "ours", "ours, unrecorded", "tensorzero"
+
+CALLS = {OURS: 200, UNRECORDED: 200, "urllib3": 300, PEER: 300, "litellm": 40}
 """Calls of a round."""
 
 WARM = 50
@@ -26,7 +28,6 @@ AIMS = {"blocking": Target(2), "stream": Target(1)}
 """As multiples of TensorZero's embedded gateway."""
 
 TITLES = {"blocking": "A blocking call in process", "stream": f"A stream of {EVENTS} events in process"}
-OURS, PEER = "ours", "tensorzero"
 
 
 class Caller(NamedTuple):
@@ -57,7 +58,7 @@ def callers(provider: str, server: Server, peers: Path | None) -> Iterator[list[
         here = Path(sys.executable)
         asked: list[tuple[str, str, Path, Mapping[str, str]]] = [
             (OURS, "ours", here, recorded),
-            ("ours, unrecorded", "ours", here, {}),
+            (UNRECORDED, "ours", here, {}),
             ("urllib3", "urllib3", here, {}),
         ]
         if peers is not None:
@@ -131,8 +132,11 @@ def _figures(kind: str, clock: str, laps: Mapping[str, list[float]]) -> list[Fig
     word = clock.upper() if clock == "cpu" else clock
     figures = [Figure(f"{word}, {name}", spread(own), "µs") for name, own in laps.items()]
     for name, own in laps.items():
-        if name not in (OURS, "ours, unrecorded"):
+        if name not in (OURS, UNRECORDED):
             ratios = [mine / theirs for mine, theirs in zip(laps[OURS], own, strict=True)]
             aim = AIMS[kind] if name == PEER else None
             figures.append(Figure(f"  ours : {name}, {word}", spread(ratios), "×", aim))
+    if PEER in laps:  # like with like: it records nothing
+        ratios = [mine / theirs for mine, theirs in zip(laps[UNRECORDED], laps[PEER], strict=True)]
+        figures.append(Figure(f"  ours, unrecorded : {PEER}, {word}", spread(ratios), "×"))
     return figures
