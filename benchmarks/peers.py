@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import httpx2
 import urllib3
 from apps import JSON_PATH, REQUEST_BODY, REQUEST_HEADERS, RESPONSE_BODY
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.response import HTTPResponse
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 GUNICORN_START = 20.0
 """Seconds that gunicorn may take to answer its first request."""
@@ -94,6 +100,38 @@ def canned_pool_manager() -> urllib3.PoolManager:
     manager = urllib3.PoolManager()
     manager.pool_classes_by_scheme = {"http": CannedConnectionPool}
     return manager
+
+
+class HandedOverTransport(httpx2.WSGITransport):
+    """httpx2's own transport, run by another thread: the floor of a transport that calls the app eagerly in a thread.
+
+    It waits for ever, has nothing to cancel, takes one request at a time and no exception. The thread is woken by a
+    pipe, which lets it run while the caller gets ready to wait, and the caller by a lock.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        super().__init__(app)
+        self._hears, self._calls = os.pipe()
+        self._answered = threading.Lock()
+        self._answered.acquire()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Have the thread call the app."""
+        self._request = request
+        os.write(self._calls, b"x")
+        self._answered.acquire()
+        return self._response
+
+    def close(self) -> None:
+        """End the thread."""
+        os.close(self._calls)
+
+    def _serve(self) -> None:
+        with open(self._hears, "rb", buffering=0) as hears:
+            while hears.read(1):
+                self._response = super().handle_request(self._request)
+                self._answered.release()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import werkzeug.test
 from apps import JSON_PATH, REQUEST_BODY, REQUEST_HEADERS, RESPONSE_BODY, application
 from faces import BASE_URL, Faces, faces, session_with
 from measure import Comparison, Contestant, Section, Target, run_rounds, timed, timed_async
-from peers import canned_pool_manager, gunicorn
+from peers import HandedOverTransport, canned_pool_manager, gunicorn
 from wsgiadapter import WSGIAdapter as RequestsWSGIAdapter  # type: ignore[import-untyped]
 
 URL = BASE_URL + JSON_PATH
@@ -28,6 +28,7 @@ HTTPX2_ASYNC = "Flask-AIBridge, httpx2 async"
 HTTPX = "Flask-AIBridge, httpx"
 PEER_WERKZEUG = "werkzeug.test.Client"
 PEER_HTTPX2 = "httpx2.WSGITransport"
+FLOOR_HTTPX2 = "floor: httpx2.WSGITransport, in another thread"
 PEER_HTTPX = "httpx.WSGITransport"
 PEER_REQUESTS = "requests-wsgi-adapter"
 PEER_GUNICORN = "gunicorn gthread, loopback, urllib3"
@@ -37,6 +38,7 @@ COMPARISONS = (
     Comparison("urllib3 : werkzeug.test.Client", URLLIB3, PEER_WERKZEUG, Target(1.05)),
     Comparison("loopback gunicorn : urllib3", PEER_GUNICORN, URLLIB3, Target(5, at_least=True)),
     Comparison("httpx2 : httpx2.WSGITransport", HTTPX2, PEER_HTTPX2, Target(1.15)),
+    Comparison("httpx2.WSGITransport, in another thread : itself", FLOOR_HTTPX2, PEER_HTTPX2),
     Comparison("urllib3 : its floor, new URL each time", URLLIB3_NEW_URL, FLOOR_NEW_URL),
     Comparison("httpx2 async : httpx2.WSGITransport (sync)", HTTPX2_ASYNC, PEER_HTTPX2),
     Comparison("httpx : httpx.WSGITransport", HTTPX, PEER_HTTPX),
@@ -46,6 +48,7 @@ COMPARISONS = (
 NOTES = (
     "The targets are judged on one URL used again and again, as SDKs do; those with a new one are printed too.",
     "The floor is stock urllib3 with a canned connection; WSGIPoolManager also shortens urllib3's own path.",
+    "What httpx2's own transport takes when another thread runs it is the floor of one that calls the app in a thread.",
 )
 
 
@@ -87,6 +90,7 @@ def _peers() -> Iterator[list[Contestant]]:
     werkzeug_client = werkzeug.test.Client(application)
     with (
         httpx2.Client(transport=httpx2.WSGITransport(application)) as httpx2_client,
+        httpx2.Client(transport=HandedOverTransport(application)) as httpx2_threaded_client,
         httpx.Client(transport=httpx.WSGITransport(application)) as httpx_client,
         session_with(RequestsWSGIAdapter(application)) as session,
         gunicorn() as server,
@@ -98,6 +102,7 @@ def _peers() -> Iterator[list[Contestant]]:
                 lambda: werkzeug_client.post(JSON_PATH, data=REQUEST_BODY, headers=REQUEST_HEADERS).data,
             ),
             _contestant(PEER_HTTPX2, _posting_httpx(httpx2_client)),
+            _contestant(FLOOR_HTTPX2, _posting_httpx(httpx2_threaded_client)),
             _contestant(PEER_HTTPX, _posting_httpx(httpx_client)),
             _contestant(
                 PEER_REQUESTS, lambda: session.post(URL, data=REQUEST_BODY, headers=REQUEST_HEADERS).content
