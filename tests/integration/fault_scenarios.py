@@ -136,7 +136,7 @@ def _asked(words: str) -> dict[str, Any]:
 def case(folder: str, **config: Any) -> Iterator[tuple[Case, Provider]]:
     binary = valkey_binary() or redis_binary()
     assert binary is not None
-    redis, provider = Server(binary, fsync="always"), Provider()
+    redis, provider = Server(binary), Provider()
     with started(redis), serve_stand_in(provider) as served:
         made = Case(redis, served.base_url, Path(folder), **config)
         yield made, provider

@@ -96,7 +96,7 @@ def redis_server() -> Iterator[Server]:
     binary = valkey_binary() or redis_binary()
     if binary is None:
         pytest.skip("needs a Redis or Valkey server")
-    server = Server(binary, fsync="always")
+    server = Server(binary)
     with started(server):
         yield server
 

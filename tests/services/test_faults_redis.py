@@ -42,15 +42,15 @@ CATCH_UP_SECONDS = 60.0
 
 @pytest.fixture
 def durable_server() -> Iterator[Server]:
-    """A server that has on disk what it has answered.
+    """A server that keeps what it has answered when it is killed.
 
-    With ``everysec``, as in production, a server that is killed while its disk is slow to sync may lose what it
-    answered in the last two seconds: no client can know. That loss is the server's, and not what is tested here.
+    In production, with ``everysec``, it may lose what it answered in the last two seconds while its disk is slow to
+    sync: no client can know. That loss is the server's, and not what is tested here.
     """
     binary = valkey_binary() or redis_binary()
     if binary is None:
         pytest.skip("needs a Redis or Valkey server")
-    server = Server(binary, fsync="always")
+    server = Server(binary)
     with started(server):
         yield server
 

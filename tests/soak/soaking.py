@@ -276,7 +276,7 @@ def soak(plan: Plan) -> Report:
     binary = valkey_binary() or redis_binary()
     assert binary is not None, "needs a Redis or Valkey server"
     assert os.path.exists("/proc/self/fd"), "needs Linux, whose /proc tells what processes have"
-    redis = Server(binary, tcp=True, fsync="always")
+    redis = Server(binary, tcp=True)
     with started(redis), provider() as url:
         signing = SigningKey.generate("soak")
         config = {
