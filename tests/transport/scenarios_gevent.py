@@ -32,17 +32,21 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PAUSE = 0.3
-"""Seconds that something is waited for while the ticker must go on."""
+"""Seconds that something is waited for while the ticker must go on: once at the least, however busy the machine is."""
+
+TICK = 0.01
+PAUSE_TICKS = 10
+"""How often a pause lets the ticker go on."""
 
 
 @contextmanager
-def ticking(least: int = 5) -> Iterator[None]:
+def ticking(least: int = PAUSE_TICKS // 2) -> Iterator[None]:
     """Another greenlet runs meanwhile, so many times at least: the hub is not blocked."""
     ticks = [0]
 
     def tick() -> None:
         while True:
-            gevent.sleep(0.01)
+            gevent.sleep(TICK)
             ticks[0] += 1
 
     ticker = gevent.spawn(tick)
@@ -52,7 +56,8 @@ def ticking(least: int = 5) -> Iterator[None]:
 
 
 def pause() -> None:
-    gevent.sleep(PAUSE)
+    for _ in range(PAUSE_TICKS):
+        gevent.sleep(TICK)
 
 
 def pool_of(*steps: bytes | Callable[[], object], max_concurrency: int | None = None) -> WSGIPoolManager:
@@ -114,7 +119,7 @@ def waiting_for_a_slot() -> None:
     gate = threading.Event()
     pool = pool_of(b"x", lambda: wait_for(gate), b"y", max_concurrency=1)
     first = pool.request("GET", URL, preload_content=False)
-    with ticking():
+    with ticking(1):
         try:
             pool.request("GET", URL, timeout=Timeout(connect=PAUSE), retries=False)
         except ConnectTimeoutError:
@@ -147,7 +152,7 @@ def a_cancellation_that_is_waited_for() -> None:
 
 def timeouts() -> None:
     never = threading.Event()
-    with ticking():
+    with ticking(1):
         try:
             pool_of(never.wait).request("GET", URL, timeout=Timeout(read=PAUSE), retries=False)
         except ReadTimeoutError:
@@ -157,7 +162,7 @@ def timeouts() -> None:
     response = pool_of(b"x", never.wait).request(
         "GET", URL, timeout=Timeout(read=PAUSE), preload_content=False
     )
-    with ticking():
+    with ticking(1):
         data, error = read_until_error(response)
     assert data == b"x"
     assert isinstance(error, ReadTimeoutError)
