@@ -68,7 +68,9 @@ def streams(tls: ssl.SSLContext | None = None, certificate: str = "") -> None:
         staying = [gevent.spawn(stay) for _ in range(STREAMS)]
         for reply in [ask() for _ in range(3)]:
             reply.close()
-        gevent.sleep(0.2)
+        with gevent.Timeout(10):
+            while bridge.running < STREAMS + 3:
+                gevent.sleep(0.01)
         assert bridge.running == STREAMS + 3
         assert not bridge.drain(0.2)
         assert bridge.running == 0
