@@ -14,7 +14,7 @@ from weakref import WeakSet, ref
 from flask_aibridge.api.access import Access, Loader
 from flask_aibridge.api.readiness import ReadinessCheck
 from flask_aibridge.config import BUILT_IN, Settings
-from flask_aibridge.draining import drain
+from flask_aibridge.draining import drain, replaced_by
 from flask_aibridge.license.gate import Gate
 from flask_aibridge.license.holder import LicenseHolder
 from flask_aibridge.transport import TransportFactory
@@ -83,6 +83,7 @@ class AppState:
         self.extension = extension
         self.settings = settings
         self.mounted = Mounted()
+        self._replaced: tuple[WSGIApplication, ...] = ()
         self.callbacks = callbacks
         self.access = Access(
             authorizer=lambda: self.services().authorizer,
@@ -132,6 +133,7 @@ class AppState:
     def mount(self, wsgi_app: WSGIApplication, transport_factory: TransportFactory) -> None:
         """Replace the bridge and its transport in one step."""
         with self._changing:
+            self._replaced = replaced_by(wsgi_app, (*self._replaced, self.mounted.wsgi_app))
             self.mounted = Mounted(wsgi_app, transport_factory)
 
     def replace_transport_factory(self, transport_factory: TransportFactory | None) -> None:
@@ -194,10 +196,13 @@ class AppState:
         return will or self._store is not None or self._may_have_licenses()
 
     def drain(self, timeout: float) -> bool:
-        """Refuse new requests, for good, and wait for those that run: whether all ended by themselves within
-        ``timeout`` seconds. Those that did not are ended, by the bridge, with an error that their caller can read."""
+        """Refuse new requests, for good, and wait for those that run, in bridges too that were replaced: whether all
+        ended by themselves within ``timeout`` seconds. Those that did not are ended, by the bridge, with an error that
+        their caller can read."""
         self.draining = True
-        return drain(self.mounted.wsgi_app, timeout)
+        with self._changing:
+            bridges = (self.mounted.wsgi_app, *self._replaced)
+        return drain(bridges, timeout)
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Flush, within ``timeout`` seconds, and close what is open. All of it can be used again."""

@@ -13,7 +13,8 @@ from flask import Flask
 
 from flask_aibridge import AIBridge, Source
 from flask_aibridge.app_state import app_states
-from flask_aibridge.draining import drain
+from flask_aibridge.draining import MAX_REPLACED, drain
+from flask_aibridge.testing import StandInProvider, serve_stand_in
 from flask_aibridge.transport import WSGIPoolManager
 
 if TYPE_CHECKING:
@@ -51,18 +52,103 @@ class Own(Slow):
 def test_calls_in_process_are_waited_for() -> None:
     bridge = Slow()
     response = WSGIPoolManager(bridge).request("GET", "http://bridge/", preload_content=False)
-    assert not drain(bridge, 0.0)
-    assert not drain(bridge, 0.1)
+    assert not drain([bridge], 0.0)
+    assert not drain([bridge], 0.1)
     threading.Timer(0.1, bridge.go_on.set).start()
-    assert drain(bridge, DEADLINE)
+    assert drain([bridge], DEADLINE)
     assert response.read() == b"firstlast"
-    assert drain(None, 0.0)
+    assert drain([], 0.0)
 
 
 def test_a_bridge_that_drains_is_asked_to() -> None:
     bridge = Own()
-    assert not drain(bridge, 7.5)
+    assert not drain([bridge], 7.5)
     assert bridge.asked == 7.5
+
+
+class Together(Own):
+    """One whose requests end when those of all others are waited for too."""
+
+    def __init__(self, barrier: threading.Barrier) -> None:
+        super().__init__()
+        self._barrier = barrier
+
+    def drain(self, timeout: float) -> bool:
+        self._barrier.wait(timeout)
+        return True
+
+
+class Failing(Slow):
+    """One that cannot drain."""
+
+    def drain(self, timeout: float) -> bool:
+        raise RuntimeError("cannot")
+
+
+def test_bridges_are_drained_at_the_same_time() -> None:
+    """None of them uses up the time of the others, or fails for them."""
+    barrier = threading.Barrier(3)
+    bridges: list[Slow] = [Together(barrier) for _ in range(3)]
+    assert drain(bridges, DEADLINE)
+    bridges = [Own(), Together(threading.Barrier(1)), Failing()]
+    assert not drain(bridges, 7.5)
+    assert isinstance(bridges[0], Own)
+    assert bridges[0].asked == 7.5
+
+
+def test_bridges_are_drained_without_a_thread_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other."""
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    bridges = [Own(), Own()]
+    assert not drain(bridges, 7.5)
+    assert [bridge.asked for bridge in bridges] == [7.5, 7.5]
+
+
+def test_a_bridge_that_was_replaced_is_drained_too() -> None:
+    """Its streams run on, and whoever has its transport may still send it requests."""
+    app = Flask("host", static_folder=None)
+    app.config.update(AIBRIDGE_REDIS_URL="memory://", AIBRIDGE_PROVIDERS={})
+    first, second, slow = Own(), Own(), Slow()
+    aibridge = AIBridge(app, first)
+    for bridge in (second, slow, first):
+        aibridge.register(bridge)
+    for _ in range(MAX_REPLACED):
+        aibridge.register(slow)
+    response = WSGIPoolManager(slow).request("GET", "http://bridge/", preload_content=False)
+    threading.Timer(0.1, slow.go_on.set).start()
+    assert not aibridge.drain(DEADLINE)
+    assert (first.asked, second.asked) == (DEADLINE, DEADLINE)
+    assert response.read() == b"firstlast"
+
+
+def test_the_built_in_bridge_within_a_wrapper_ends_its_streams() -> None:
+    """A wrapper has no ``drain`` of its own; what it wraps was mounted before it."""
+    go_on = threading.Event()
+
+    def answer(prompt: str) -> Iterator[str]:
+        yield "one"
+        assert go_on.wait(DEADLINE)
+
+    with serve_stand_in(StandInProvider(answer=answer)) as provider:
+        app = Flask("host", static_folder=None)
+        settings = {"type": "openai", "base_url": f"{provider.base_url}/v1", "keys": ["k"]}
+        app.config.update(AIBRIDGE_RECORDING="off", AIBRIDGE_PROVIDERS={"openai": settings})
+        aibridge = AIBridge(app)
+        bridge = aibridge.wsgi_app
+        assert bridge is not None
+        aibridge.register(lambda environ, start_response: bridge(environ, start_response))
+        manager = aibridge.transport_for("openai", Source.AGENTS)
+        question = {"model": "m", "stream": True, "messages": []}
+        response = manager.request(
+            "POST", "https://provider/v1/chat/completions", json=question, preload_content=False
+        )
+        assert not aibridge.drain(0.0)
+        assert b"shutting down" in response.read()
+        go_on.set()
 
 
 def test_an_app_drains_for_good_and_its_children_do_not() -> None:
