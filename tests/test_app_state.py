@@ -21,6 +21,7 @@ from flask_aibridge.errors import ConfigError, Unauthorized
 from flask_aibridge.license.issuing import SigningKey, issue_license
 from flask_aibridge.services import embedded
 from flask_aibridge.services.api_keys import RANDOM_BYTES, generate, new_row, parse, revoked, spell
+from flask_aibridge.services.configuration.providers import StoredProviders
 from flask_aibridge.services.interfaces import Authorization, Credential
 from flask_aibridge.services.records import APPLICATION
 from flask_aibridge.services.storage import Query
@@ -227,6 +228,31 @@ class TestClosing:
             os._exit(0 if state.recording().worker != before and state.store() is not None else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert state.recording().worker == before
+
+
+class TestChangedElsewhere:
+    """The configuration of a process that hears of the changes of others with a request."""
+
+    @pytest.mark.parametrize("stored", [False, True])
+    def test_a_request_for_a_new_provider_is_counted_once(self, stored: bool, make_app: Any) -> None:
+        """A limit of one lets it through, and it is recorded as the caller's."""
+        with serve_stand_in() as provider:
+            limits = {"AIBRIDGE_SECRET_KEY": "k" * 32, "AIBRIDGE_RATE_LIMIT": "1/hour burst=1"}
+            app = make_app(**open_door(provider.base_url), **limits)
+            assert prompt(app, KEY) == 200
+            state, key = state_of(app), issue(app)
+            providers = state.provider_configurator()
+            assert isinstance(providers, StoredProviders)
+            providers.change("new", provider_type="anthropic", base_url=provider.base_url, keys=["k"])
+            if not stored:
+                state.callbacks.key_loader = lambda key: Authorization("frida", "another")
+            path = f"{PREFIX}/new/v1/messages"
+            answers = [app.test_client().post(path, json=ASKED, headers={"X-Api-Key": key}) for _ in range(2)]
+            assert [answer.status_code for answer in answers] == [200, 429]
+            assert answers[0].headers["RateLimit"].startswith('"aibridge";r=0')
+            state.recording().close()
+            views = state.store().interceptions(Query(), limit=10).interceptions
+        assert [view.start.initiator for view in views] == ["erin" if stored else "frida", "carol"]
 
 
 class TestCallbacks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 from flask_aibridge.bridge.caller import IN_PROCESS, source_of
@@ -159,6 +160,25 @@ def admit(
         interception.gateway_headers = rate_limit_headers(admission.rate)
     interception.admitted(admission.authorization, recorded=started is not None)
     return admission
+
+
+def record_late(
+    host: Host, interception: Interception, admission: Admission, start: Callable[[], Start]
+) -> None:
+    """Record the start of a request whose caller was admitted before it was known what it is.
+
+    Nobody is asked for a credential, so nothing is counted again. Raises ``Refused``.
+    """
+    started, authorization = start(), admission.authorization
+    if started is None:
+        return
+    if authorization is not None:
+        started = replace(started, initiator=authorization.user, key_id=authorization.key_id)
+    try:
+        host.admit(started, None)
+    except (ConfigError, ServiceError) as error:
+        raise _cannot(error) from error
+    interception.recorded = True
 
 
 def _check(host: Host, environ: Mapping[str, Any], credential: Credential | None) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from flask_aibridge.bridge.admission import Host, Recorded, Recording, Unrecorded, admit, known_at
+from flask_aibridge.bridge.admission import (
+    Host,
+    Recorded,
+    Recording,
+    Unrecorded,
+    admit,
+    known_at,
+    record_late,
+)
 from flask_aibridge.bridge.answers import Response, failed, refusal, relay
 from flask_aibridge.bridge.asked import Asked, is_probe
 from flask_aibridge.bridge.caller import cancellation_of, credential_of
@@ -160,7 +168,7 @@ class Bridge:
         request.find(known_at(self._host, admission.config_version))
         if request.missed:
             # A provider that this process had not heard of: once for each change of the configuration.
-            admission = admit(self._host, request.environ, request.interception, request.start)
+            record_late(self._host, request.interception, admission, request.start)
         return admission
 
     def _known_before(self) -> Known:

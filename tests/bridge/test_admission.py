@@ -372,8 +372,25 @@ def test_a_provider_that_was_just_added_is_served_and_recorded(recorded: Bridge,
     host.version = 2
     assert ask(recorded, "/new/v1/messages").status == 200
     started = [start for start, _ in host.admitted if start is not None]
-    assert [start.provider for start in started] == ["new"]
+    assert [(start.provider, start.initiator, start.key_id) for start in started] == [("new", "alice", "k1")]
     assert host.end.status == "completed"
+
+
+def test_a_start_that_is_recorded_late_and_cannot_be(
+    recorded: Bridge, host: ScriptedHost, stand_in: Served[StandInProvider]
+) -> None:
+    """Nothing reaches the provider then."""
+    assert ask(recorded, body=None).status == 405
+
+    def go_away() -> None:
+        if host.admitted[-1][1] is None:
+            raise ServicesUnavailable("away", 3)
+
+    host.names.append("new")
+    host.version, host.before_answer = 2, go_away
+    reply = ask(recorded, "/new/v1/messages")
+    assert (reply.status, reply.headers["retry-after"]) == (503, "3")
+    assert stand_in.stand_in.requests == []
 
 
 def test_a_provider_that_was_just_disabled_is_not_called(
