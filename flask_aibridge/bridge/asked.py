@@ -71,7 +71,7 @@ class Asked:
         interception = self.interception
         interception.provider, interception.provider_type = self.provider.name, self.provider.type
         if self.name in known.disabled:
-            self._refused = Refused(503, f"provider_disabled: AI provider {self.name!r} is disabled.")
+            self._refused = _disabled(self.name)
             return
         try:
             self._route = _route(self.environ, self.provider, self.path)
@@ -185,6 +185,11 @@ def _route(environ: Mapping[str, Any], provider: Provider, path: str) -> Route:
 def _unknown(name: str, known: Known) -> Refused:
     names = ", ".join(sorted(known.providers)) or "none; set AIBRIDGE_PROVIDERS"
     return Refused(404, f"There is no provider named {name[:64]!r}. Configured are: {names}.")
+
+
+def _disabled(name: str) -> Refused:
+    # An administrator's decision and no overload: with Retry-After, clients would come again until it is taken back.
+    return Refused(503, f"provider_disabled: AI provider {name!r} is disabled.", _NO_RETRY)
 
 
 def _lists(name: str) -> Refused:

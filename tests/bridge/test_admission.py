@@ -404,6 +404,7 @@ def test_a_provider_that_was_just_disabled_is_not_called(
     reply = ask(recorded)
     assert (reply.status, host.end.status) == (503, "refused")
     assert "provider_disabled" in reply.json["error"]["message"]
+    assert (reply.headers["x-should-retry"], "retry-after" in reply.headers) == ("false", False)
     assert len(stand_in.stand_in.requests) == 1
     assert ask(recorded).status == 503
 
