@@ -59,6 +59,8 @@ def ask(
         interception.key_hint = key.hint
         answer = send({**headers, **provider.carry(key.secret)})
         if answer.status != 401 and (answer.status != 429 or len(provider.keys) == 1):
+            if answer.status < 400:
+                provider.keys.accepted(key, lane)
             return without_secret(answer, key.secret)
         # Not read to its end: that could take as long as the provider likes, and this is rare.
         answer.close()

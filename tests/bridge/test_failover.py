@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import closing
-from typing import Any
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +21,9 @@ from tests.bridge.conftest import MakeBridge, RecordingHook
 from tests.bridge.test_admission import KEY, ScriptedHost
 from tests.bridge.upstreams import JSON_HEAD, Peer, ScriptedUpstream
 from tests.bridge.wsgi import FakeCancellation, Reply, call
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -189,6 +194,41 @@ def test_callers_cannot_have_a_key_benched(make_bridge: MakeBridge) -> None:
         call(bridge, "GET", "/openai/v1/models", headers={"X-Api-Key": "aib_1_secret"})
         assert ask(bridge, CHAT).status == 200
         assert keys_of(served.stand_in) == [FIRST, SECOND] * 3
+
+
+class Choosy:
+    """A provider, such as another gateway, that says 401 to who asks for a model that the key is not for."""
+
+    def __init__(self) -> None:
+        self.stand_in = StandInProvider(keys=KEYS)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        if b"m-forbidden" in body:
+            start_response("401 Unauthorized", [("Content-Length", "0")])
+            return []
+        return self.stand_in({**environ, "wsgi.input": BytesIO(body)}, start_response)
+
+
+def test_callers_cannot_have_all_keys_benched(make_bridge: MakeBridge) -> None:
+    """By asking for what none of them is for."""
+    with serve_stand_in(Choosy()) as served:
+        bridge = make_bridge(served.base_url, keys=KEYS)
+        assert ask(bridge).status == 200
+        for _ in range(2):
+            assert ask(bridge, body=QUESTION | {"model": "m-forbidden"}).status == 502
+            assert [ask(bridge).status for _ in range(2)] == [200, 200]
+        assert keys_of(served.stand_in.stand_in) == [FIRST] * 5
+
+
+def test_a_bad_key_is_spared_again_when_a_good_one_was_found(make_bridge: MakeBridge) -> None:
+    """After both were said to be none."""
+    with serve_stand_in(Choosy()) as served:
+        served.stand_in.stand_in = provider = StandInProvider(keys=[SECOND])
+        bridge = make_bridge(served.base_url, keys=KEYS)
+        assert ask(bridge, body=QUESTION | {"model": "m-forbidden"}).status == 502
+        assert [ask(bridge).status for _ in range(3)] == [200] * 3
+        assert keys_of(provider) == [FIRST, SECOND, SECOND, SECOND]
 
 
 def test_a_body_that_never_ends_does_not_delay_the_next_key(make_bridge: MakeBridge) -> None:

@@ -1,8 +1,9 @@
 """Pure: which of a provider's keys rest, since when it is known that asking with them is in vain, and until when.
 
 What a key was refused for bounds what it rests for. A rate limit is one of a model, with both OpenAI and Anthropic; a
-key that is not accepted may be one that lacks the rights for a single path. So a request that only one caller can make
-never takes a key away from all the others.
+key that is not accepted may be one that lacks the rights for a single path. And some providers, gateways above all, say
+401 for what was asked and not for the key it was asked with: a key that is not accepted is only asked after all others,
+until it is accepted again. So a request that only one caller can make never takes a key away from all the others.
 """
 
 from __future__ import annotations
@@ -57,16 +58,21 @@ class CoolDowns:
         left = [(other, end) for other, end in before.items() if end > now and other != place]
         self._until = dict([*left[max(0, len(left) + 1 - self._max_resting) :], (place, until)])
 
-    def is_resting(self, key: int, lane: Lane, now: float) -> bool:
-        """Tell whether a key is not to be used."""
+    def accepted(self, key: int, lane: Lane) -> None:
+        """Forget that a key was rejected."""
+        before = self._until
+        if before and (place := _place(key, lane, "rejected")) in before:
+            self._until = {other: end for other, end in before.items() if other != place}
+
+    def was_rejected(self, key: int, lane: Lane, now: float) -> bool:
+        """Tell whether a key was not accepted lately, so that any other is to be preferred."""
         until = self._until
-        if not until:
-            return False
-        return until.get(_place(key, lane, "rejected"), now) > now or self.limited_until(key, lane, now) > now
+        return bool(until) and until.get(_place(key, lane, "rejected"), now) > now
 
     def limited_until(self, key: int, lane: Lane, now: float) -> float:
-        """When the rate limit of a key ends; ``now`` where it has none."""
-        return max(now, self._until.get(_place(key, lane, "rate_limited"), now))
+        """When the rate limit of a key ends, during which it is not to be used; ``now`` where it has none."""
+        until = self._until
+        return max(now, until.get(_place(key, lane, "rate_limited"), now)) if until else now
 
 
 def _place(key: int, lane: Lane, reason: Reason) -> tuple[int, Reason, str | None]:

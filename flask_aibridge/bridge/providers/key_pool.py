@@ -39,19 +39,27 @@ class KeyPool:
     def best(self, lane: Lane, tried: Collection[ProviderKey] = ()) -> ProviderKey | None:
         """Return the best key for a request that was not ``tried`` with it before; null where none is left.
 
-        A single key never rests: there is no other to spare it for, and the provider's own answer says more.
+        A single key never rests: there is no other to spare it for, and the provider's own answer says more. One that
+        was not accepted comes last, but it comes: what it was not accepted for may have been one caller's request.
         """
         if len(self._keys) == 1:
             return None if tried else self._keys[0]
-        now = self._clock()
+        now, last = self._clock(), None
         for key in self._keys:
-            if key not in tried and not self._cool_downs.is_resting(key.number, lane, now):
+            if key in tried or self._cool_downs.limited_until(key.number, lane, now) > now:
+                continue
+            if not self._cool_downs.was_rejected(key.number, lane, now):
                 return key
-        return None
+            last = last or key
+        return last
 
     def rest(self, key: ProviderKey, lane: Lane, reason: Reason, seconds: float) -> None:
         """Leave a key alone for a while."""
         self._cool_downs.rest(key.number, lane, reason, self._clock(), seconds)
+
+    def accepted(self, key: ProviderKey, lane: Lane) -> None:
+        """Take a key for one that is accepted, whatever was said of it before."""
+        self._cool_downs.accepted(key.number, lane)
 
     def limited_for(self, lane: Lane) -> float | None:
         """Return the seconds until the first rate limit in this lane ends; null where no key has one."""

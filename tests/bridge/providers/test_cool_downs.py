@@ -65,21 +65,36 @@ def test_a_rate_limit_is_one_of_a_model() -> None:
     """The same key is good for another model, and at another endpoint it is not for this one."""
     rests = CoolDowns()
     rests.rest(0, CHAT, "rate_limited", 100.0, 60)
-    assert rests.is_resting(0, CHAT, 159.9)
-    assert rests.is_resting(0, OTHER_ROUTE, 159.9)
-    assert not rests.is_resting(0, OTHER_MODEL, 100.0)
-    assert not rests.is_resting(1, CHAT, 100.0)
-    assert not rests.is_resting(0, CHAT, 160.0)
     assert rests.limited_until(0, CHAT, 130.0) == 160.0
+    assert rests.limited_until(0, OTHER_ROUTE, 159.9) == 160.0
+    assert rests.limited_until(0, OTHER_MODEL, 100.0) == 100.0
+    assert rests.limited_until(1, CHAT, 100.0) == 100.0
+    assert rests.limited_until(0, CHAT, 160.0) == 160.0
+    assert not rests.was_rejected(0, CHAT, 130.0)
 
 
 def test_a_rejection_is_one_of_a_route() -> None:
     """A key may lack the rights for one path, which nobody may use to have it left alone on the others."""
     rests = CoolDowns()
     rests.rest(0, CHAT, "rejected", 100.0, 60)
-    assert rests.is_resting(0, OTHER_MODEL, 159.9)
-    assert not rests.is_resting(0, OTHER_ROUTE, 100.0)
+    assert rests.was_rejected(0, OTHER_MODEL, 159.9)
+    assert not rests.was_rejected(0, OTHER_MODEL, 160.0)
+    assert not rests.was_rejected(0, OTHER_ROUTE, 100.0)
+    assert not rests.was_rejected(1, CHAT, 100.0)
     assert rests.limited_until(0, CHAT, 130.0) == 130.0
+
+
+def test_a_rejection_ends_when_the_key_is_accepted() -> None:
+    """On that route; a rate limit does not end by it."""
+    rests = CoolDowns()
+    for lane in (CHAT, OTHER_ROUTE):
+        rests.rest(0, lane, "rejected", 100.0, 60)
+    rests.rest(0, CHAT, "rate_limited", 100.0, 60)
+    rests.accepted(0, CHAT)
+    rests.accepted(1, CHAT)
+    assert not rests.was_rejected(0, CHAT, 101.0)
+    assert rests.was_rejected(0, OTHER_ROUTE, 101.0)
+    assert rests.limited_until(0, CHAT, 101.0) == 160.0
 
 
 def test_the_longer_rest_counts_and_none_is_longer_than_the_bound() -> None:
@@ -98,7 +113,7 @@ def test_rests_are_forgotten_when_they_are_over_or_too_many() -> None:
     for number in range(10):
         rests.rest(0, Lane("/chat", str(number)), "rate_limited", 100.0, 60)
     assert len(rests) == 3
-    assert not rests.is_resting(0, Lane("/chat", "0"), 101.0)
-    assert rests.is_resting(0, Lane("/chat", "9"), 101.0)
+    assert rests.limited_until(0, Lane("/chat", "0"), 101.0) == 101.0
+    assert rests.limited_until(0, Lane("/chat", "9"), 101.0) == 160.0
     rests.rest(0, CHAT, "rejected", 200.0, 60)
     assert len(rests) == 1

@@ -69,6 +69,20 @@ def test_a_single_key_never_rests(clock: Clock) -> None:
     assert pool.best(LANE, [key]) is None
 
 
+def test_keys_that_were_not_accepted_come_last(clock: Clock) -> None:
+    """In their order, until they are accepted; one that is rate limited does not come at all."""
+    pool = KeyPool(["a", "b", "c"], clock=clock)
+    for _ in range(2):
+        pool.rest(best(pool), LANE, "rejected", 60)
+    pool.rest(best(pool), LANE, "rate_limited", 60)
+    a = best(pool)
+    b = best(pool, a)
+    assert (a.secret, b.secret, pool.best(LANE, [a, b])) == ("a", "b", None)
+    pool.accepted(b, LANE)
+    assert best(pool) == b
+    assert pool.best(Lane("/other", "m")) == a
+
+
 def test_a_key_that_is_there_twice_counts_once() -> None:
     """It would only be refused twice."""
     assert len(KeyPool(["a", "b", "a"])) == 2
