@@ -25,7 +25,7 @@ from flask_aibridge.bridge.guarding import guarded
 from flask_aibridge.bridge.headers import actor_headers, holds_a_key, request_headers
 from flask_aibridge.bridge.intercept.streaming import StreamedBody
 from flask_aibridge.bridge.interception import Interception
-from flask_aibridge.bridge.occupancy import Occupancy
+from flask_aibridge.bridge.occupancy import Exchange, Occupancy
 from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.providers.circuits import Circuits
@@ -194,6 +194,8 @@ class Bridge:
         if wire_format is not None:
             body = wire_format.edit_request(body)
         method, cancellation = environ["REQUEST_METHOD"], interception.exchange
+        if wire_format is not None and cancellation is not None:
+            self._let_outlive(cancellation)
         lane = Lane(route.path, interception.model)
 
         def send(headers: Mapping[str, str]) -> Answer:
@@ -216,6 +218,11 @@ class Bridge:
         if self._circuits is None or wire_format is None:
             return exchange()
         return guarded(self._circuits, provider, lane, interception, exchange, own=own is not None)
+
+    def _let_outlive(self, exchange: Exchange) -> None:
+        """Have the head waited for after the caller has left: something is to be learned from the answer."""
+        if self._options.on_disconnect == "drain" and self._upstream.can_be_stopped:
+            exchange.outlives, exchange.grace = True, self._options.drain_seconds
 
 
 def _present(interception: Interception) -> Response:

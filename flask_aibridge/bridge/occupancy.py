@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import weakref
@@ -31,16 +32,21 @@ class Exchange:
     """One request under way: where it is counted, and what stops it.
 
     ``interrupted`` says that the bridge ended it; ``left`` that its caller gave up, which only callers in process can
-    tell. Where it ``outlives`` its caller, their leaving does not stop it while there is room for such. It is a
-    ``Cancellation`` itself: of both reasons.
+    tell. Where it ``outlives`` its caller, their leaving does not stop it while there is room for such, or not before
+    ``grace`` seconds if there is one. It is a ``Cancellation`` itself: of both reasons.
     """
 
-    __slots__ = ("__weakref__", "_caller", "_group", "_process", "_stop", "interrupted", "left", "outlives")
+    __slots__ = (
+        *("__weakref__", "_caller", "_group", "_over", "_process", "_stop"),
+        *("grace", "interrupted", "left", "outlives"),
+    )
 
     def __init__(self, process: _Process, group: set[Exchange], caller: Cancellation | None) -> None:
         self.interrupted = False
         self.left = False
         self.outlives = False
+        self.grace: float | None = None
+        self._over: threading.Lock | None = None
         self._process = process
         self._group = group
         self._caller = caller
@@ -50,7 +56,10 @@ class Exchange:
         """Have ``callback`` called when the exchange is to stop, at once if it is already; the function returned takes
         it off again. There is one at a time."""
         self._stop = callback
+        # Nothing is begun for somebody who has left already.
+        outlives, self.outlives = self.outlives, False
         forget = self._caller.on_cancel(self._caller_left) if self._caller is not None else None
+        self.outlives = outlives
         if self.interrupted:  # set before `_stop` is looked for, so one of the two sees the other
             callback()
 
@@ -84,12 +93,36 @@ class Exchange:
         process = self._process
         with process.lock:
             self._group.discard(self)
+            if self._over is not None:
+                with suppress(RuntimeError):  # it has been
+                    self._over.release()
             if process.awaited:
                 process.tell()
 
     def _caller_left(self) -> None:
         self.left = True
-        if not (self.outlives and self.detach()):
+        if not (self.outlives and self.detach() and self._will_end()):
+            self._halt()
+
+    def _will_end(self) -> bool:
+        """Whether somebody sees to it that it ends in time."""
+        if self.grace is None:
+            return True
+        over = threading.Lock()
+        over.acquire()
+        with self._process.lock:
+            if self not in self._group:
+                return False
+            try:
+                # Not `threading.Thread`, which starts by locks of its own: a garbage collection may be what leaves.
+                _thread.start_new_thread(self._halt_after, (self.grace, over))
+            except RuntimeError:  # the system has no thread to spare
+                return False
+            self._over = over
+        return True
+
+    def _halt_after(self, seconds: float, over: threading.Lock) -> None:
+        if not over.acquire(timeout=seconds):
             self._halt()
 
     def _halt(self) -> None:

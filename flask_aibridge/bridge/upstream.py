@@ -149,6 +149,11 @@ class Upstream:
             raise _failure(error, switch) from error
         return answer
 
+    @property
+    def can_be_stopped(self) -> bool:
+        """Whether an exchange can be, at any time."""
+        return isinstance(self._pool, UpstreamPool)
+
     def close(self) -> None:
         """Close the idle connections."""
         self._pool.clear()

@@ -41,7 +41,10 @@ def held_body(
 
 
 def _settled(held: list[Item], interception: Interception) -> bytes:
-    body = b"".join(_noted(held, interception))
+    body, exchange = b"".join(_noted(held, interception)), interception.exchange
+    if exchange is not None and exchange.left:
+        interception.finish("client_closed")
+        return body
     if body:
         interception.sent(body)
     interception.finish_at_end()

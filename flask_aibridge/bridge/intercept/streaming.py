@@ -117,6 +117,7 @@ class StreamedBody:
         self._exchange = interception.exchange or uncounted()
         self._drain_seconds = manner.drain_seconds or 0.0
         self._exchange.outlives = bool(self._drain_seconds) and answer.patient
+        self._exchange.grace = None  # from here on it is seen to here
 
     def begin(self) -> None:
         """Wait for the first bytes, before the head goes out: an answer that breaks off without any is none.
