@@ -60,7 +60,7 @@ from canned_provider import (
 from gateway_load import Client, body_of
 from gateway_load import Target as Address
 from gateway_servers import Serving, gunicorn, litellm
-from load_crowd import Outcome, gather
+from load_crowd import Crowd, Outcome, gather
 from measure import Figure, Section, Spread, Target, spread
 from recorded import key_of
 from redis_server import Server, running
@@ -157,7 +157,7 @@ def _laps(serving: Serving, direct: Address, crowds: tuple[int, ...]) -> Iterato
     for size in crowds:
         for kind in (STREAMS, REQUESTS):
             asked = _asked(kind, size)
-            outcome = gather(
+            crowd = Crowd(
                 serving.target,
                 direct,
                 asked.body,
@@ -166,6 +166,7 @@ def _laps(serving: Serving, direct: Address, crowds: tuple[int, ...]) -> Iterato
                 asked.seconds,
                 lambda: (serving.cpu(), float(_resident(serving.pid))),
             )
+            outcome = gather(crowd)
             yield kind, size, _lap(outcome, asked.streamed, idle, empty)
 
 

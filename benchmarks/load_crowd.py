@@ -177,49 +177,48 @@ async def _sample(take: Callable[[], tuple[float, float]], samples: list[tuple[f
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
-async def _gather(
-    target: Target,
-    direct: Target,
-    body: bytes,
-    counts: tuple[int, int],
-    spread: float,
-    seconds: float,
-    take: Callable[[], tuple[float, float]],
-) -> Outcome:
-    rng = random.Random(counts[0])  # the same crowd each time
-    outcome = Outcome([Caller() for _ in range(counts[0])], [Caller() for _ in range(counts[1])], [])
-    sampling = asyncio.create_task(_sample(take, outcome.samples))
-    asked: Sequence[tuple[Target, list[Caller]]] = ((target, outcome.callers), (direct, outcome.direct))
+@dataclass(frozen=True)
+class Crowd:
+    """Who asks whom what.
+
+    :param counts: how many ask the gateway, and how many its provider.
+    :param spread: seconds within which all of them come, at moments of chance.
+    :param seconds: that an answer takes.
+    :param take: what the process that answers has used of CPU and memory.
+    """
+
+    target: Target
+    direct: Target
+    body: bytes
+    counts: tuple[int, int]
+    spread: float
+    seconds: float
+    take: Callable[[], tuple[float, float]]
+
+
+async def _gather(crowd: Crowd) -> Outcome:
+    through, direct = crowd.counts
+    rng = random.Random(through)  # the same crowd each time
+    outcome = Outcome([Caller() for _ in range(through)], [Caller() for _ in range(direct)], [])
+    sampling = asyncio.create_task(_sample(crowd.take, outcome.samples))
+    asked: Sequence[tuple[Target, list[Caller]]]
+    asked = ((crowd.target, outcome.callers), (crowd.direct, outcome.direct))
     calls = [
-        asyncio.create_task(_call(where, _message(where, body), caller, rng.uniform(0, spread)))
+        asyncio.create_task(_call(where, _message(where, crowd.body), caller, rng.uniform(0, crowd.spread)))
         for where, callers in asked
         for caller in callers
     ]
-    _, late = await asyncio.wait(calls, timeout=spread + seconds + STRAGGLERS)
+    _, late = await asyncio.wait(calls, timeout=crowd.spread + crowd.seconds + STRAGGLERS)
     for call in late:
         call.cancel()
     await asyncio.sleep(SETTLE_SECONDS)
     sampling.cancel()
     await asyncio.gather(*calls, sampling, return_exceptions=True)
     with contextlib.suppress(OSError):
-        outcome.samples.append((monotonic(), *take()))
+        outcome.samples.append((monotonic(), *crowd.take()))
     return outcome
 
 
-def gather(
-    target: Target,
-    direct: Target,
-    body: bytes,
-    counts: tuple[int, int],
-    spread: float,
-    seconds: float,
-    take: Callable[[], tuple[float, float]],
-) -> Outcome:
-    """Have so many callers ask a gateway, and so many its provider, and wait for all answers.
-
-    :param counts: of either.
-    :param spread: seconds within which all of them come, at moments of chance.
-    :param seconds: that an answer takes.
-    :param take: what the process that answers has used of CPU and memory.
-    """
-    return asyncio.run(_gather(target, direct, body, counts, spread, seconds, take))
+def gather(crowd: Crowd) -> Outcome:
+    """Have all of them ask, and wait for all answers."""
+    return asyncio.run(_gather(crowd))

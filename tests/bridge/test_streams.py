@@ -16,8 +16,10 @@ from tests.bridge.conftest import MakeBridge, WaitingHook
 from tests.bridge.doors import (
     CHAT,
     DONE,
+    DOORS,
     EVENT,
     KEY,
+    LEAVES_NOTHING,
     MESSAGES,
     QUESTION,
     RESPONSES,
@@ -26,9 +28,6 @@ from tests.bridge.doors import (
 )
 from tests.bridge.upstreams import SSE_HEAD, Peer, ScriptedUpstream, chunk
 from tests.bridge.wsgi import DEADLINE, FakeCancellation, Reply, call
-
-LEAVES_NOTHING = pytest.mark.usefixtures("no_leaks")
-"""For the public door: in process an idle worker keeps its descriptors for a second, which other tests look at."""
 
 PINGS = {MESSAGES: b'event: ping\ndata: {"type": "ping"}\n\n', CHAT: b": ping\n\n", RESPONSES: b": ping\n\n"}
 OFTEN = BridgeOptions(ping_seconds=0.01)
@@ -45,9 +44,6 @@ def streaming(*pieces: bytes, head: bytes = SSE_HEAD) -> Callable[[Peer], None]:
         peer.is_gone()
 
     return script
-
-
-DOORS = pytest.mark.parametrize("door", ["public", "in process"])
 
 
 def head_with(*lines: bytes) -> bytes:

@@ -3,9 +3,7 @@ shown is searched for them. ``tests/api/test_canary.py`` does so for the command
 
 from __future__ import annotations
 
-import logging
 import secrets
-import traceback
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +26,7 @@ from flask_aibridge.testing import (
     serve_stand_in,
 )
 from tests.bridge.wsgi import call
+from tests.logs import everything_logged
 from tests.security.gateways import LICENSE, PREFIX, gateway
 
 MARKED = (
@@ -44,18 +43,6 @@ MARKED = (
 )
 CONTENT = ("prompt", "system prompt", "tool argument", "tool result", "answer", "provider's sentence")
 """What is said. It goes to the provider and back, and nowhere else where it is not recorded."""
-
-
-class Log(logging.Handler):
-    """Keeps whatever is logged by anybody, with exceptions and the fields beside the message."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.kept: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        shown = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
-        self.kept.append(f"{record.getMessage()} {record.__dict__!r} {shown}")
 
 
 class Trial:
@@ -260,16 +247,9 @@ class Trial:
 
 @pytest.fixture(scope="module")
 def trial() -> Trial:
-    log, trial = Log(), Trial()
-    root, level = logging.getLogger(), logging.getLogger().level
-    root.addHandler(log)
-    root.setLevel(logging.DEBUG)
-    trial.seen["log"] = log.kept
-    try:
+    trial = Trial()
+    with everything_logged() as trial.seen["log"]:
         trial.run()
-    finally:
-        root.removeHandler(log)
-        root.setLevel(level)
     return trial
 
 
