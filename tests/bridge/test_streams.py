@@ -143,7 +143,7 @@ def test_a_caller_who_vanished_is_missed_in_silence(make_bridge: MakeBridge, wai
     with ScriptedUpstream(script) as server:
         bridge = make_bridge(server.base_url, hooks=[waiting], options=OFTEN)
         with asked("public", bridge, CHAT) as response:
-            assert response.read1() == EVENT
+            assert response.read1().startswith(EVENT)
             response.close()
             assert gone.wait(DEADLINE)
         bridge.close()
@@ -225,7 +225,7 @@ def test_an_answer_is_read_on_after_an_agent_has_left(make_bridge: MakeBridge, w
     with ScriptedUpstream(script) as server:
         bridge = make_bridge(server.base_url, hooks=[waiting], options=READ_ON)
         with asked("in process", bridge, CHAT) as response:
-            assert response.read1() == EVENT
+            assert response.read1().startswith(EVENT)
             response.close()
             script.left.set()
             record = waiting.ended()
@@ -249,7 +249,7 @@ def test_leaving_after_the_last_word_is_no_leaving(
     with ScriptedUpstream(script) as server:
         bridge = make_bridge(server.base_url, hooks=[waiting], options=options)
         with asked(door, bridge, CHAT) as response:
-            assert response.read1() == EVENT + USAGE + DONE
+            assert response.read1().startswith(EVENT + USAGE + DONE)
             response.close()
             record = waiting.ended()
         bridge.close()
@@ -266,7 +266,7 @@ def test_more_are_not_read_on_than_there_is_room_for(
     with ScriptedUpstream(script) as server:
         bridge = make_bridge(server.base_url, hooks=[waiting], options=READ_ON)
         with asked(door, bridge, CHAT) as response:
-            assert response.read1() == EVENT
+            assert response.read1().startswith(EVENT)
             response.close()
             assert waiting.ended().outcome == "client_closed"
         bridge.close()
