@@ -26,8 +26,9 @@ def writer_of(fields: Mapping[str, Any]) -> Callable[[Any], str]:
     texts = "".join(f"{{text{number}}}" for number in range(len(fields)))
     lines.append(f"    return '{{' + f'{texts}'[1:] + '}}'")
     names = {"quoted": quoted} | {f"field{number}": field for number, field in enumerate(fields.values())}
+    source = "\n".join(lines)
     # Of the classes' own sources: no value is part of it.
-    exec("\n".join(lines), names)  # noqa: S102  # nosec B102
+    exec(source, names)  # noqa: S102  # nosec B102
     made: Callable[[Any], str] = names["write"]
     return made
 
