@@ -7,34 +7,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context
-from werkzeug.utils import import_string
 
 from flask_aibridge.api.management import Management
-from flask_aibridge.app_context import InAppContext
 from flask_aibridge.app_state import AppState, Callbacks, Mounted
-from flask_aibridge.config import BRIDGE, BUILT_IN, Settings, read_settings
-from flask_aibridge.errors import ConfigError
+from flask_aibridge.config import BRIDGE, BUILT_IN, read_settings
 from flask_aibridge.license import faces
-from flask_aibridge.license.gate import read_license_file
 from flask_aibridge.license.refusal_forms import provider_types
 from flask_aibridge.public_door import make_public_door
-from flask_aibridge.transport import TransportFactory
+from flask_aibridge.wiring import bridge_of, check_parts, license_token, transport_factory_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from flask_aibridge.api.access import Loader
-    from flask_aibridge.bridge.options import BridgeOptions
     from flask_aibridge.license.holder import LicenseHolder
     from flask_aibridge.services.authorizer import KeyLoader
     from flask_aibridge.services.configuration.token_fetching import TokenLoader
     from flask_aibridge.services.interfaces import Authorizer, CallObserver
-    from flask_aibridge.transport import Source, WSGIPoolManager
+    from flask_aibridge.transport import Source, TransportFactory, WSGIPoolManager
 
 __all__ = ["AIBridge", "AppState", "Mounted"]
 
@@ -89,11 +83,11 @@ class AIBridge:
             )
         default = self._default_wsgi_app if wsgi_app is None else wsgi_app
         settings = read_settings(app.config, os.environ, wsgi_app=default)
-        _check_parts(settings)
-        state = AppState(self, settings, _license(settings, app), self._callbacks, app)
-        bridge = _bridge(state)
+        check_parts(settings)
+        state = AppState(self, settings, license_token(settings, app), self._callbacks, app)
+        bridge = bridge_of(settings, state.recording)
         if bridge is not None:
-            state.mount(bridge, _transport_factory(app, settings, bridge))
+            state.mount(bridge, transport_factory_of(app, settings, bridge))
         app.register_blueprint(
             make_public_door(
                 settings.url_prefix,
@@ -130,7 +124,7 @@ class AIBridge:
         """
         _require_wsgi_app(wsgi_app)
         app, state = self._find()
-        state.mount(wsgi_app, _transport_factory(app, state.settings, wsgi_app))
+        state.mount(wsgi_app, transport_factory_of(app, state.settings, wsgi_app))
 
     @property
     def wsgi_app(self) -> WSGIApplication | None:
@@ -285,67 +279,3 @@ def _require_wsgi_app(wsgi_app: object, *, none_allowed: bool = False) -> None:
         return
     if not callable(wsgi_app):
         raise TypeError(f"A bridge is a WSGI app, a callable (environ, start_response); got {wsgi_app!r}.")
-
-
-def _check_parts(settings: Settings) -> None:
-    """Have the parts say what is wrong with values whose insides only they know: now, and not to each request."""
-    if settings.redis_url is not None and not settings.redis_url.startswith("memory:"):
-        from flask_aibridge.services.redis.address import parse_redis_url
-
-        parse_redis_url(settings.redis_url)
-    if settings.mcp_servers:
-        from flask_aibridge.services.configuration.mcp_servers import mcp_servers_from
-
-        mcp_servers_from(settings.mcp_servers)
-
-
-def _license(settings: Settings, app: Flask) -> str | None:
-    if settings.license is not None or settings.license_file is None:
-        return settings.license
-    return read_license_file(Path(app.root_path, settings.license_file))
-
-
-def _bridge(state: AppState) -> WSGIApplication | None:
-    settings = state.settings
-    chosen: Any = settings.bridge
-    if chosen == BUILT_IN:
-        # Here, because a host with a bridge of its own has no use for the built-in one.
-        from flask_aibridge.bridge import Bridge
-
-        if settings.recording == "off":
-            return Bridge(settings.providers, api_keys=settings.api_keys, options=_options(settings))
-        return Bridge(recording=state.recording, options=_options(settings))
-    return _import(chosen) if isinstance(chosen, str) else chosen
-
-
-def _options(settings: Settings) -> BridgeOptions:
-    from flask_aibridge.bridge.options import BridgeOptions
-
-    return BridgeOptions(
-        on_disconnect=settings.on_disconnect,
-        allow_byok=settings.allow_byok,
-        actor_headers=settings.actor_headers,
-        circuit_breaker=settings.circuit_breaker,
-        max_public=settings.max_concurrency,
-        max_in_process=settings.max_in_process,
-        rate_limit=settings.rate_limit,
-        max_uploads=settings.max_uploads,
-    )
-
-
-def _import(name: str) -> WSGIApplication:
-    try:
-        found: Any = import_string(name)
-    except ImportError as error:
-        # Werkzeug's own message is a page of guesses; what it wraps says what went wrong.
-        reason = getattr(error, "exception", error)
-        raise ConfigError(f"{BRIDGE} is {name!r}, which cannot be imported: {reason}.") from error
-    if isinstance(found, type) or not callable(found):
-        raise ConfigError(
-            f"{BRIDGE} is {name!r}, which is not a WSGI app but {found!r}; name a callable instance."
-        )
-    return found  # type: ignore[no-any-return]
-
-
-def _transport_factory(app: Flask, settings: Settings, bridge: WSGIApplication) -> TransportFactory:
-    return TransportFactory(InAppContext(app, bridge), script_name=settings.url_prefix)

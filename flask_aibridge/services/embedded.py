@@ -26,18 +26,16 @@ import logging
 import os
 import signal
 import socket
-import stat
 import subprocess
-import tempfile
 import time
 from contextlib import suppress
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from flask_aibridge.errors import ConfigError, ServicesUnavailable
+from flask_aibridge.services.embedded_folders import open_private, require_private, socket_path_in
 from flask_aibridge.services.embedded_locks import LockFile, locked
 
 __all__ = ["EmbeddedServer", "acquire", "leave_running", "server_binary"]
@@ -62,9 +60,6 @@ ASK_SECONDS: Final = 1.0
 
 POLL_SECONDS: Final = 0.01
 """How often a server that starts or stops is looked at."""
-
-SOCKET_PATH_BYTES: Final = 103
-"""The longest path of a socket that every system takes (macOS: 104 with the closing zero; Linux: 108)."""
 
 LOG_BYTES: Final = 1_000_000
 """A log longer than this is set aside at the next start, in place of the one set aside before."""
@@ -195,7 +190,7 @@ class EmbeddedServer:
             raise ConfigError(f"There is no embedded server for this system. {_ALTERNATIVES}")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _require_private(self.folder, self.folder.stat())
+            require_private(self.folder, self.folder.stat())
         except OSError as error:
             raise ConfigError(
                 f"The embedded server cannot use its folder: {error}. Let this user write there, or set "
@@ -235,9 +230,9 @@ class EmbeddedServer:
             lock.close()
 
     def _run(self, binary: Path, lock: LockFile) -> None:
-        path = self._choose_socket_path()
+        path = socket_path_in(self.folder)
         lock.write(0, path)
-        with open(self.folder / "valkey.log", "ab", opener=_open_private) as log:
+        with open(self.folder / "valkey.log", "ab", opener=open_private) as log:
             # It goes into the background by itself, so that whoever starts it has no child to wait for.
             subprocess.run(
                 [binary, *self._options(path)],
@@ -298,20 +293,6 @@ class EmbeddedServer:
         assert self._server is not None
         return self._server.read()[1]
 
-    def _choose_socket_path(self) -> Path:
-        path = self.folder / "valkey.sock"
-        if _is_for_sockets(path):
-            return path
-        name = f"aibridge-{os.geteuid()}-{sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
-        short = Path(tempfile.gettempdir()) / name
-        if not _is_for_sockets(short / path.name):
-            short = Path("/tmp") / name  # noqa: S108 - of mode 0700 and checked to be ours  # nosec B108
-        short.mkdir(mode=0o700, exist_ok=True)
-        # Anybody may write to the folder it is in: what has this name must be ours, and no link to somewhere.
-        _require_private(short, short.lstat())
-        _log.warning("%s is not possible as a socket's path: the embedded server's is in %s", path, short)
-        return short / path.name
-
     def _ask(self, command: str) -> bytes | None:
         """What the server answers, or null where it does not."""
         with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
@@ -338,29 +319,6 @@ class EmbeddedServer:
         give_up = time.monotonic() + STOP_SECONDS
         while not self._is_dead() and time.monotonic() < give_up:
             time.sleep(POLL_SECONDS)
-
-
-def _require_private(folder: Path, status: os.stat_result) -> None:
-    """Take care that a folder is this user's, and nobody else's to look into."""
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise ConfigError(
-            f"The embedded server needs {folder} as a folder of its own user ({os.geteuid()}), and it is user "
-            f"{status.st_uid}'s: run this command as that user, or give the folder to this one."
-        )
-    if status.st_mode & 0o077:
-        folder.chmod(0o700)
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _is_for_sockets(path: Path) -> bool:
-    try:
-        # Addresses are UTF-8.
-        return len(str(path).encode()) <= SOCKET_PATH_BYTES
-    except UnicodeEncodeError:
-        return False
 
 
 _servers: Final[dict[Path, EmbeddedServer]] = {}
