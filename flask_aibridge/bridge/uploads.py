@@ -115,6 +115,10 @@ class Uploads:
             if upload.cut or isinstance(refused.__cause__, TimeoutError):
                 cut_off(connection)
                 raise TooSlow from None
+            if (
+                refused.__cause__ is not None
+            ):  # the server's reader failed: nobody knows where the next request begins
+                cut_off(connection)
             raise
         finally:
             with self._lock:

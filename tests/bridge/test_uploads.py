@@ -16,7 +16,7 @@ from flask_aibridge.bridge.request import Refused, read_body
 from flask_aibridge.bridge.uploads import NoPlace, TooSlow, Uploads
 from flask_aibridge.services.interfaces import Credential
 from tests.bridge.wsgi import DEADLINE, FakeCancellation
-from tests.sockets import SocketRequest
+from tests.sockets import SocketRequest, of_gunicorn
 
 ALICE, BOB = Credential(key="aib_alice_1"), Credential(key="aib_bob_1")
 
@@ -179,3 +179,18 @@ def test_bodies_of_refused_requests_are_dealt_with(uploads: Uploads) -> None:
     upload.client.sendall(b"next")
     assert upload.server.recv(10) == b"next"
     upload.close()
+
+
+def test_a_body_that_cannot_be_read_is_the_last_thing_on_its_connection(uploads: Uploads) -> None:
+    """The server's reader of chunks says after an error that the body is over: what follows may still be the body's."""
+    request = SocketRequest()
+    request.server.settimeout(DEADLINE)
+    request.environ |= {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": 1}
+    request.environ["wsgi.input"] = of_gunicorn(request.server, None)
+    request.client.sendall(b"5\r\n12345\r\n0x5\r\n")
+    with pytest.raises(Refused) as refused:
+        uploads.read(request.environ, ALICE, lambda: read_body(request.environ))
+    assert refused.value.status == 400
+    uploads.discard(request.environ)
+    assert request.server.recv(100) == b""
+    request.close()
