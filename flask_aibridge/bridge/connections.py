@@ -115,7 +115,11 @@ class _Switched(HTTPConnectionPool):
         if conn is not None and conn.line is not None:
             conn.line.switch.detach()
             conn.line = None
-        super()._put_conn(conn)
+        idle = self.pool
+        if conn is not None and idle is not None and idle.full():
+            conn.close()  # as ever, but urllib3 would warn of each: of nothing that anybody has to look into
+        else:
+            super()._put_conn(conn)
 
 
 class _HTTPPool(_Switched):

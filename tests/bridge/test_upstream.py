@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
@@ -107,6 +108,20 @@ def test_a_connection_whose_body_was_read_is_used_again(upstream: Upstream, body
             cancellation.cancel()
         assert len(server.peers) == 1
         upstream.close()
+
+
+def test_more_connections_than_are_kept_are_closed_without_a_word(
+    no_leaks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A busy process has more at once as a matter of course: urllib3 would warn of each."""
+    upstream = Upstream(UpstreamPool(idle_connections=1))
+    with ScriptedUpstream(answer_each(HELLO, HELLO)) as server:
+        answers = [send(upstream, server) for _ in range(3)]
+        assert [read_all(answer) for answer in answers] == [b"hello"] * 3
+        assert read_all(send(upstream, server)) == b"hello"
+        assert len(server.peers) == 3
+        upstream.close()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_connection_that_the_provider_has_closed_is_not_used(upstream: Upstream) -> None:
