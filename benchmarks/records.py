@@ -11,7 +11,7 @@ What is measured
              the server, and round trips
     trips    round trips before the provider is called and after, for streams that take a while
     bytes    memory of the server for an interception, with content and without
-    pages    list pages among 10,000, 100,000 and 1,000,000 interceptions
+    pages    list pages among 10,000, 100,000 and 1,000,000 interceptions, in stores that take turns
     away     what an admission takes more while Redis is down; not with --url, whose server is not killed
 
 How to read it
@@ -43,9 +43,7 @@ def plan(server: Server, *, quick: bool) -> dict[str, Callable[[], Section]]:
         "cpu": partial(record_cost.measure_cpu, server, rounds=5 if quick else 15, batch=1000),
         "trips": partial(record_cost.measure_round_trips, server, count=200 if quick else 500),
         "bytes": partial(record_cost.measure_bytes, server, count=2000 if quick else 10_000),
-        "pages": partial(
-            list_pages.measure, server, sizes=SIZES[:2] if quick else SIZES, repeats=50 if quick else 200
-        ),
+        "pages": partial(list_pages.measure, server, sizes=SIZES[:2] if quick else SIZES, repeats=200),
     }
     if server.own:  # last: the server does not survive it
         sections["away"] = partial(record_cost.measure_away, server, count=200 if quick else 1000)

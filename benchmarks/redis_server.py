@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any
 
 import redis
@@ -18,6 +19,7 @@ from flask_aibridge.services.redis.keys import Keys
 from flask_aibridge.services.redis.store import RedisStore
 
 SCANNED = 1000
+SAVED_WITHIN_SECONDS = 300
 
 
 @dataclass
@@ -52,6 +54,22 @@ class Server:
         info = self.client.info("server")
         name = "Valkey" if "valkey_version" in info else "Redis"
         return f"{name} {info.get('valkey_version') or info['redis_version']}"
+
+    def wait_for_saves(self) -> None:
+        """Return when the server writes nothing in the background any more: it competes with what is measured.
+
+        :raises TimeoutError: where it goes on for longer than all that is recorded here gives reason to.
+        """
+        until = monotonic() + SAVED_WITHIN_SECONDS
+        while self._is_saving():
+            if monotonic() > until:
+                raise TimeoutError(f"The server has been saving for more than {SAVED_WITHIN_SECONDS} s.")
+            sleep(0.5)
+
+    def _is_saving(self) -> bool:
+        info = self.client.info("persistence")
+        kinds = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
+        return any(info.get(kind) for kind in kinds)
 
     def kill(self) -> None:
         """As a crash does."""

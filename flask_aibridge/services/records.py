@@ -31,6 +31,9 @@ Status: TypeAlias = Literal[
 
 ENDS: Final = ("completed", "client_closed", "upstream_error", "upstream_truncated", "interrupted", "refused")
 
+RARE_ENDS: Final = frozenset(ENDS) - {"completed"}
+"""What few interceptions end with: those are found by it, and counted, as fast as by who made them."""
+
 CredentialKind: TypeAlias = Literal["centralized", "byok"]
 """Whose provider key was used: the host's, or the caller's own."""
 

@@ -146,8 +146,8 @@ class InterceptionView:
 class Page:
     """A page of interceptions, newest first. ``next`` is the cursor of the next page, null on the last and there alone:
     a page may be short, even empty, where little of what had to be looked at matches. ``count`` is the number of all
-    that match, when the first page was made; where several filters meet, of those among the newest ``MAX_COUNTED``
-    that the best index has, and perhaps no more."""
+    that match, when the first page was made; where filters meet (but for times, and one of ``RARE_ENDS`` with one
+    other), of those among the newest ``MAX_COUNTED`` that the best index has, and perhaps no more."""
 
     count: int
     interceptions: tuple[InterceptionView, ...]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_aibridge.services.records import SHARDS
+from flask_aibridge.services.records import ENDS, GONE, SHARDS, InterceptionStart, Status, stand_in_end
 from flask_aibridge.services.storage import MAX_LIMIT, Page, Query, SessionPage, Store
 from tests.services.contract_population import (
     EXAMPLES,
@@ -27,6 +27,7 @@ from tests.services.contract_records import (
     MakeStore,
     a_full_start,
     a_start,
+    an_end,
     everything_of,
     maintained_until,
     now,
@@ -182,6 +183,30 @@ class PageContract:
                 assert sum(matches(alone, *member) for member in members) > len(expected), names
             assert all_pages(store, query, 1000) == (expected, [len(expected)]), names
 
+    @pytest.mark.parametrize("end", ENDS)
+    def test_what_ends_is_listed_by_how_it_ended_last(self, store: Store, end: Status) -> None:
+        """Not by an end that only stood in for it; with whatever else is asked for, also where it comes again."""
+        start = a_full_start()
+        store.record([start, stand_in_end(start.id, now(), GONE)])
+        _assert_listed_as(store, start, "interrupted")
+        store.record([an_end(start, end), a_start(), start, stand_in_end(start.id, now(), GONE)])
+        _assert_listed_as(store, start, end)
+
+    def test_a_status_is_not_taken_for_a_name(self, store: Store) -> None:
+        """Nor a name for a status, whatever users and models are called."""
+        names = ["refused", "user:alice", "=refused", "refused:user:alice"]
+        starts = [a_start(initiator=name, model=name, session_id=name) for name in names]
+        store.record([*starts, *(an_end(start, "refused") for start in starts[1:])])
+        for start, ended in zip(starts, (0, 1, 1, 1), strict=True):
+            name = start.initiator
+            for asked in (
+                Query(status="refused", initiator=name),
+                Query(status="refused", model=name),
+                Query(status="refused", initiator=name, session_id=name),
+            ):
+                page = store.interceptions(asked)
+                assert page.count == len(page.interceptions) == ended
+
     def test_pages_are_what_matches_whatever_is_asked(self, store: Store) -> None:
         """Any filters and any page size give what looking at everything gives, each once and in order."""
         until = now()
@@ -196,3 +221,13 @@ class PageContract:
             assert set(counts) == {len(expected)}
 
         check()
+
+
+def _assert_listed_as(store: Store, start: InterceptionStart, status: Status) -> None:
+    """By this status and no other, whatever else is asked for."""
+    for names in ((), ("initiator",), ("model", "provider"), ("session_id",), ("client", "initiator")):
+        filters: dict[str, Any] = {name: getattr(start, name) for name in names}
+        for asked in get_args(Status):
+            page = store.interceptions(Query(status=asked, **filters))
+            assert page.count == len(page.interceptions)
+            assert (start in [view.start for view in page.interceptions]) is (asked == status), (asked, names)

@@ -117,14 +117,20 @@ class TestBounds:
         """As Redis does: exactly where an index tells, else up to ``MAX_COUNTED``."""
         store = MemoryStore()
         many = MAX_COUNTED + 5
-        store.record([a_start(NOON + timedelta(milliseconds=number), source="x") for number in range(many)])
+        starts = [a_start(NOON + timedelta(milliseconds=number), source="x") for number in range(many)]
+        store.record(starts)
         assert store.interceptions(Query(), limit=1).count == many
         assert store.interceptions(Query(initiator="alice"), limit=1).count == many
         assert store.interceptions(Query(source="x"), limit=1).count == MAX_COUNTED
+        assert store.interceptions(Query(initiator="alice", source="x"), limit=1).count == MAX_COUNTED
         assert (
             store.interceptions(Query(initiator="alice", model=None, status="running"), limit=1).count
             == MAX_COUNTED
         )
+        store.record([an_end(start, "refused") for start in starts])
+        assert store.interceptions(Query(status="refused"), limit=1).count == many
+        assert store.interceptions(Query(initiator="alice", status="refused"), limit=1).count == many
+        assert store.interceptions(Query(source="x", status="refused"), limit=1).count == MAX_COUNTED
 
 
 class TestClock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,8 @@ from flask_aibridge.services.redis.store import RedisStore
 from flask_aibridge.services.redis.walks import MAX_ROUNDS
 from flask_aibridge.services.storage import Query
 from tests.services.contract_records import a_prompt, a_start, a_usage, an_end, now
+from tests.services.redis_contents import Client, calls_of
+from tests.services.servers import Running, Server
 
 
 class Counting(RedisConnection):
@@ -46,6 +49,14 @@ def store(connection: Counting, redis_prefix: str) -> RedisStore:
 
 
 @pytest.fixture
+def client(one_redis_server: Running) -> Iterator[Client]:
+    """Looks at the server past the store."""
+    assert isinstance(one_redis_server, Server)
+    with one_redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
 def keys(redis_prefix: str) -> Keys:
     return Keys(redis_prefix)
 
@@ -70,8 +81,8 @@ def test_a_page_that_filters_leave_little_of_is_short_and_goes_on(
     at = now()
     starts = [a_start(at - timedelta(seconds=number), shard=number % 3) for number in range(300)]
     ended = {start.id for start in starts[::40]}
-    store.record([*starts, *(an_end(start, status="refused") for start in starts if start.id in ended)])
-    query, found, cursor, short = Query(status="refused"), [], None, 0
+    store.record([*starts, *(an_end(start) for start in starts if start.id in ended)])
+    query, found, cursor, short = Query(status="completed"), [], None, 0
     for _ in range(100):
         connection.round_trips = 0
         page = store.interceptions(query, limit=5, cursor=cursor)
@@ -100,6 +111,59 @@ def test_a_count_looks_no_further_than_its_bound(
         store.interceptions(Query(initiator="alice", started_after=at - timedelta(seconds=99)), limit=1).count
         == 100
     )
+
+
+def test_a_page_by_cursor_does_not_ask_how_long_its_index_is(store: RedisStore, client: Client) -> None:
+    """There is no other to choose, and its number of matches came with the cursor."""
+    store.record([a_start(now() - timedelta(seconds=number)) for number in range(20)])
+    first = store.interceptions(Query(initiator="alice"), limit=5)
+    before = calls_of(client, "zlexcount")
+    page = store.interceptions(Query(initiator="alice"), limit=5, cursor=first.next)
+    assert (len(page.interceptions), page.count) == (5, 20)
+    assert calls_of(client, "zlexcount") == before
+
+
+@pytest.mark.parametrize("filters", [{}, {"model": "m"}, {"initiator": "alice"}, {"session_id": "one"}])
+def test_a_page_of_errors_looks_at_errors_alone(
+    store: RedisStore, client: Client, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any]
+) -> None:
+    """However many others there are: it reads what it shows, and counts all of them without reading any."""
+    monkeypatch.setattr(redis_pages, "MAX_COUNTED", 5)
+    at = now()
+    starts = [
+        a_start(at - timedelta(seconds=number), shard=number % SHARDS, model="m", session_id="one")
+        for number in range(400)
+    ]
+    failed = starts[3::5]
+    store.record([*starts, *(an_end(start, status="upstream_error") for start in failed)])
+    query = Query(status="upstream_error", **filters)
+    before = calls_of(client, "hmget")
+    page = store.interceptions(query, limit=20)
+    assert calls_of(client, "hmget") - before == 20
+    assert ([view.start for view in page.interceptions], page.count) == (failed[:20], len(failed))
+    newest = replace(query, started_after=starts[50].started_at)
+    assert store.interceptions(newest, limit=1).count == 10
+
+
+def test_of_indexes_of_errors_the_shortest_is_walked(store: RedisStore, client: Client) -> None:
+    """Where a user and a model are asked for too, and a client, which has no index."""
+    starts = [
+        a_start(
+            now() - timedelta(seconds=number),
+            shard=0,
+            model="m" if number % 2 else "rare",
+            client="Codex" if number % 4 else None,
+        )
+        for number in range(40)
+    ]
+    fine = [a_start(shard=0, initiator="bob", model="m", client="Codex") for _ in range(40)]
+    alone = a_start(shard=0, initiator="bob", model="m", client="Codex")
+    store.record([*starts, *fine, alone])
+    store.record([an_end(start, status="refused") for start in (*starts, alone)])
+    before = calls_of(client, "hmget")
+    page = store.interceptions(Query(initiator="bob", model="m", client="Codex", status="refused"))
+    assert [view.start for view in page.interceptions] == [alone]
+    assert calls_of(client, "hmget") - before == 3  # walked, counted, shown
 
 
 def test_the_count_of_a_listing_is_that_of_its_first_page(store: RedisStore) -> None:

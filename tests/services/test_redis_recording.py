@@ -16,12 +16,21 @@ from hypothesis import strategies as st
 from flask_aibridge.errors import ServicesUnavailable, Unauthorized
 from flask_aibridge.services.api_keys import generate, new_row, revoked, spell
 from flask_aibridge.services.interfaces import Credential, Scopes
-from flask_aibridge.services.records import MAX_TOKENS, SHARDS, Record, milliseconds_of, shard_of_key
+from flask_aibridge.services.records import (
+    ENDS,
+    GONE,
+    MAX_TOKENS,
+    SHARDS,
+    Record,
+    milliseconds_of,
+    shard_of_key,
+    stand_in_end,
+)
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys, hour_of
 from flask_aibridge.services.redis.recording import RECORDS_PER_CALL
 from flask_aibridge.services.redis.store import RedisStore
-from flask_aibridge.services.storage import APIKeyRow
+from flask_aibridge.services.storage import APIKeyRow, Query
 from tests.services.contract_lineage import a_loop
 from tests.services.contract_records import (
     a_full_start,
@@ -115,6 +124,11 @@ def test_an_interception_is_stored_as_the_keys_say(
         "x:provider:main": {start.id: 0},
         "x:model:claude-fable-5": {start.id: 0},
         f"x:session:{start.session_id}": {start.id: 0},
+        "x=upstream_error": {start.id: 0},
+        "x=upstream_error:user:alice": {start.id: 0},
+        "x=upstream_error:provider:main": {start.id: 0},
+        "x=upstream_error:model:claude-fable-5": {start.id: 0},
+        f"x=upstream_error:session:{start.session_id}": {start.id: 0},
         "sessions": {f'["{session}","alice"]': milliseconds},
         "sessions:alice": {session: milliseconds},
         "names:model": {start.model: milliseconds},
@@ -284,6 +298,37 @@ def _status(store: RedisStore, interception_id: str) -> str:
     view = store.interception(interception_id)
     assert view is not None
     return view.status
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_ends_anew_is_stored_as_if_it_had_never_ended_otherwise(
+    store: RedisStore, connection: RedisConnection, client: Client, redis_prefix: str, end: str
+) -> None:
+    """Whether a sweep or a worker that stopped ended it first, before its start came or after, and however often."""
+    swept, stopped, late = (a_start(session_id=session) for session in ("one", None, "two"))
+    ends = [an_end(start, end) for start in (swept, stopped, late)]
+    store.record([swept, stopped])
+    store.record_swept([an_end(swept, "interrupted")])
+    store.record([stand_in_end(stopped.id, now(), GONE), stand_in_end(late.id, now(), GONE), late])
+    assert store.interceptions(Query(status="interrupted")).count == 3
+    for _ in range(2):
+        store.record(ends)
+        store.record_swept([an_end(swept, "interrupted")])
+    expected = f"{redis_prefix}-expected"
+    RedisStore(connection, keys=Keys(expected)).record([swept, stopped, late, *ends])
+    assert _stored(client, redis_prefix) == _stored(client, expected)
+
+
+def test_what_completes_costs_no_index_of_its_own(
+    store: RedisStore, client: Client, redis_prefix: str
+) -> None:
+    """Nor does what runs: of the commands of its end none is for an index."""
+    start = a_start(shard=0)
+    store.record([start])
+    before = calls_of(client, "zadd")
+    store.record([an_end(start)])
+    assert calls_of(client, "zadd") == before
+    assert not [name for name in contents(client, redis_prefix) if ":x=" in name]
 
 
 def test_what_runs_is_known_by_the_server_s_clock(

@@ -10,13 +10,21 @@ from typing import Any
 
 import pytest
 
-from flask_aibridge.services.records import InterceptionStart
+from flask_aibridge.services.records import ENDS, InterceptionStart
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Keys
 from flask_aibridge.services.redis.store import RedisStore
 from flask_aibridge.services.redis.upkeep import ORPHAN_DAYS, SWEEP_BATCH
 from tests.services.contract_lineage import a_loop, records_of
-from tests.services.contract_records import a_full_start, a_prompt, a_start, a_usage, everything_of, now
+from tests.services.contract_records import (
+    a_full_start,
+    a_prompt,
+    a_start,
+    a_usage,
+    an_end,
+    everything_of,
+    now,
+)
 from tests.services.redis_contents import Client, contents
 from tests.services.servers import Running, Server, wait_until
 
@@ -60,12 +68,17 @@ def _maintained(store: RedisStore, fact: Callable[[], bool], what: str) -> None:
 def test_nothing_is_left_of_what_is_too_old(
     make_store: Callable[..., RedisStore], client: Client, redis_prefix: str
 ) -> None:
-    """Ended, running, with and without content, and records whose start never came; loops of agents, whatever is known
-    of what they called; from every key but the stream."""
+    """Ended in any way, or swept, running, with and without content, and records whose start never came; loops of
+    agents, whatever is known of what they called; from every key but the stream."""
     store = make_store(retention_days=60)
     for _ in range(40):
         start, running, unstarted = a_full_start(_old()), a_start(_old()), a_start(_old())
         store.record([start, *everything_of(start), running, a_prompt(running), *everything_of(unstarted)])
+    for end in ENDS:
+        start, swept, left = (a_full_start(_old()) for _ in range(3))
+        store.record([start, an_end(start, end), swept, left])
+        store.record_swept([an_end(each, "interrupted") for each in (swept, left)])
+        store.record([an_end(swept, end)])
     for session in (None, "one"):
         loop = records_of(a_loop(60, begin=_old(), session_id=session))
         store.record([*loop[::-3], *loop])

@@ -22,7 +22,7 @@ from flask_aibridge.services.cursors import (
 )
 from flask_aibridge.services.memory.ledger import Entry, Group, Ledger, token_sums
 from flask_aibridge.services.memory.lineage import Traced, traced
-from flask_aibridge.services.records import InterceptionStart, milliseconds_of
+from flask_aibridge.services.records import RARE_ENDS, InterceptionStart, milliseconds_of
 from flask_aibridge.services.storage import (
     MAX_COUNTED,
     Grouping,
@@ -68,7 +68,8 @@ def matches(query: Query, start: InterceptionStart, entry: Entry) -> bool:
 
 
 def _count(query: Query, count: int) -> int:
-    asked = [name for name in (*EQUAL_FIELDS, "status") if getattr(query, name) is not None]
+    fields = EQUAL_FIELDS if query.status in RARE_ENDS else (*EQUAL_FIELDS, "status")
+    asked = [name for name in fields if getattr(query, name) is not None]
     told_by_an_index = not asked or (len(asked) == 1 and asked[0] in INDEXED_FIELDS)
     return count if told_by_an_index else min(count, MAX_COUNTED)
 

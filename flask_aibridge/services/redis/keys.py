@@ -22,6 +22,8 @@ name                     type   what
                                 ``ToolUsage``, ``ModelThought`` as JSON
 ``{sN}:x``               zset   every interception, all scores 0, so that ids sort as text and thus by time
 ``{sN}:x:user:<name>``   zset   the same of one user; likewise ``provider``, ``model``, ``session``
+``{sN}:x=<status>``      zset   the same of the interceptions that ended in one way, other than ``completed``; likewise
+                                ``{sN}:x=<status>:user:<name>`` … ``session``
 ``{sN}:x:thread:<id>``   zset   the same of a thread whose client names no session, by the id of its root; absent
                                 where it is the root alone
 ``{sN}:calls``           zset   the tool calls made, each a link and the id of the interception, all scores 0
@@ -101,9 +103,13 @@ class Keys:
     def content(self, interception_id: str) -> str:
         return f"{self.of_interception(interception_id)}c:{interception_id}"
 
-    def index(self, number: int, dimension: Dimension | None = None, value: str = "") -> str:
-        """The index of a shard: of all its interceptions, or of those with one value in one dimension."""
-        return f"{self.shard(number)}x" + (f":{dimension}:{value}" if dimension else "")
+    def index(
+        self, number: int, dimension: Dimension | None = None, value: str = "", *, status: str | None = None
+    ) -> str:
+        """The index of a shard: of all its interceptions, or of those with one value in one dimension; of those that
+        ended so, where a status is given, one of ``RARE_ENDS``."""
+        of_all = f"{self.shard(number)}x" + (f"={status}" if status else "")
+        return of_all + (f":{dimension}:{value}" if dimension else "")
 
     def sessions(self, number: int, user: str | None = None) -> str:
         return f"{self.shard(number)}sessions" + (f":{user}" if user is not None else "")

@@ -23,7 +23,7 @@ from flask_aibridge.services.cursors import (
     encode_cursor,
     first_id,
 )
-from flask_aibridge.services.records import SHARDS, shard_of
+from flask_aibridge.services.records import RARE_ENDS, SHARDS, shard_of
 from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.keys import Dimension, Keys
 from flask_aibridge.services.redis.scripts import Call, Script
@@ -79,9 +79,15 @@ class _Search:
 
     @property
     def filters(self) -> list[tuple[str, Dimension | None, str]]:
-        """Field, dimension and value of what is asked for."""
-        asked = [(*_FIELDS[name], getattr(self.query, name)) for name in _FIELDS]
+        """Field, dimension and value of what is asked for; without a rare end, which all that is walked has."""
+        names = [name for name in _FIELDS if name != "status" or self.rare_end is None]
+        asked = [(*_FIELDS[name], getattr(self.query, name)) for name in names]
         return [each for each in asked if each[2] is not None]
+
+    @property
+    def rare_end(self) -> str | None:
+        """The status that is asked for, if there are indexes of those that ended so."""
+        return self.query.status if self.query.status in RARE_ENDS else None
 
     def look(
         self, below: Mapping[int, str | None], wanted: int, examined: Mapping[int, int]
@@ -103,7 +109,9 @@ class _Search:
     def _call(self, shard: int, below: str | None, wanted: int, examined: int) -> Call:
         filters = self.filters
         dimensions = [(dimension, value) for _, dimension, value in filters if dimension]
-        indexes = [self.keys.index(shard, *each) for each in dimensions] or [self.keys.index(shard)]
+        ended = self.rare_end
+        indexes = [self.keys.index(shard, *each, status=ended) for each in dimensions]
+        indexes = indexes or [self.keys.index(shard, status=ended)]
         triples = [
             (field, value, str(dimensions.index((dimension, value)) + 1) if dimension else "0")
             for field, dimension, value in filters

@@ -22,18 +22,11 @@ local function unsee(name, member, milliseconds)
 end
 
 local function forget(id, milliseconds)
-  local values = redis.call("HMGET", shard .. "i:" .. id, unpack(FIELDS))
-  local lineage = redis.call("HMGET", shard .. "i:" .. id, "line", "calls")
-  local is = {}
-  for index, name in ipairs(FIELDS) do
-    is[name] = values[index]
-  end
-  for _, name in ipairs(INDEXED) do
-    if is[name] then
-      redis.call("ZREM", shard .. "x:" .. name .. ":" .. is[name], id)
-    end
-  end
-  local root = unlink(id, is.user, is.session, lineage[1], lineage[2])
+  local is = read_fields(id, FIELDS)
+  local known = redis.call("HMGET", shard .. "i:" .. id, "line", "calls", "status")
+  take_out(id, is)
+  take_out(id, is, known[3] or "running")
+  local root = unlink(id, is.user, is.session, known[1], known[2])
   local session = is.session and "s:" .. is.session or "i:" .. root
   unsee("sessions", cjson.encode({ session, is.user or "" }), milliseconds)
   if is.user then
@@ -47,7 +40,7 @@ local function forget(id, milliseconds)
       end
     end
   end
-  for _, name in ipairs({ "x", "running", "content", "orphans" }) do
+  for _, name in ipairs({ "running", "content", "orphans" }) do
     redis.call("ZREM", shard .. name, id)
   end
   redis.call("UNLINK", shard .. "i:" .. id, shard .. "c:" .. id)

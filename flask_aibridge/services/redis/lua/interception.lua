@@ -79,6 +79,46 @@ end
 
 local FIELDS = { "user", "provider", "model", "client", "source", "session", "worker", "answers" }
 local INDEXED = { "user", "provider", "model", "session" }
+local USUAL = { running = true, completed = true }
+
+-- The indexes that an interception is in, by what it `is`: those of all, or, with a status, of those that ended so.
+local function indexes(is, status)
+  local all = shard .. (status and "x=" .. status or "x")
+  local names = { all }
+  for _, name in ipairs(INDEXED) do
+    if is[name] then
+      names[#names + 1] = all .. ":" .. name .. ":" .. is[name]
+    end
+  end
+  return names
+end
+
+-- Lists an interception among those that ended as it did. Nearly all have completed, so that is not worth an index.
+local function set_apart(id, is, status)
+  if not USUAL[status] then
+    for _, index in ipairs(indexes(is, status)) do
+      redis.call("ZADD", index, 0, id)
+    end
+  end
+end
+
+-- Takes an interception out of indexes; without a status, out of those of all.
+local function take_out(id, is, status)
+  if not USUAL[status] then
+    for _, index in ipairs(indexes(is, status)) do
+      redis.call("ZREM", index, id)
+    end
+  end
+end
+
+-- What an interception that has started is, by `names` of its fields.
+local function read_fields(id, names)
+  local is = {}
+  for index, value in ipairs(redis.call("HMGET", shard .. "i:" .. id, unpack(names))) do
+    is[names[index]] = value
+  end
+  return is
+end
 
 -- Stores a start; `values` are those of FIELDS, false where there is none. The last, the id of the tool call that the
 -- request answers, is kept as a link.
@@ -108,11 +148,8 @@ local function start(id, text, values)
     hash[#hash + 1] = line
   end
   redis.call(unpack(hash))
-  redis.call("ZADD", shard .. "x", 0, id)
-  for _, name in ipairs(INDEXED) do
-    if is[name] then
-      redis.call("ZADD", shard .. "x:" .. name .. ":" .. is[name], 0, id)
-    end
+  for _, index in ipairs(indexes(is)) do
+    redis.call("ZADD", index, 0, id)
   end
   local milliseconds = whole(started_at(id))
   if parent and not is.session then
@@ -125,7 +162,9 @@ local function start(id, text, values)
   if is.client then
     seen("names:client", is.user, is.client, milliseconds)
   end
-  if not known[2] then
+  if known[2] then
+    set_apart(id, is, redis.call("HGET", key, "status"))
+  else
     redis.call("ZADD", shard .. "running", whole(now), id)
   end
   roll_up(id, is.user, is.provider, is.model, 1, known[3] and tokens_of(known[3]))
@@ -139,7 +178,7 @@ end
 -- Stores an end; `kind` is its letter in record.lua. The first one counts, but a stand-in gives way to a real one.
 local function finish(id, text, status, kind)
   local key = shard .. "i:" .. id
-  local known = redis.call("HMGET", key, "start", "end", "swept")
+  local known = redis.call("HMGET", key, "start", "end", "swept", "status")
   local swept = kind ~= "e"
   if known[2] and (swept or not known[3]) then
     return
@@ -157,6 +196,10 @@ local function finish(id, text, status, kind)
   redis.call("ZREM", shard .. "running", id)
   if not known[1] then
     wait_for_start(id)
+  elseif known[4] ~= status and not (USUAL[known[4]] and USUAL[status]) then
+    local is = read_fields(id, INDEXED)
+    take_out(id, is, known[4])
+    set_apart(id, is, status)
   end
   publish("InterceptionEnd", id, text)
 end

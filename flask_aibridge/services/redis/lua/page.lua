@@ -1,6 +1,7 @@
 -- Walks the interceptions of one shard from new to old, and keeps those that match.
 --
--- KEYS     the indexes that hold every match; the shortest one is walked
+-- KEYS     the indexes that hold every match; the shortest one is walked. Where there is but one and nothing to count,
+--          its length is not asked for: to find that touches more memory, the longer it is
 -- ARGV[1]  what every key of the shard begins with
 -- ARGV[2]  the highest id and ARGV[3] the lowest, as ZRANGE … BYLEX takes them
 -- ARGV[4]  how many matches are wanted, at least 1; or 0: they are counted and not returned
@@ -9,16 +10,18 @@
 --          interceptions with that value (0: none does)
 --
 -- Returns the ids found, newest first, with spaces between them; how many were found; the id that was looked at last, or
--- '' where the walk has come to its end; and how many there were to look at in the index.
+-- '' where the walk has come to its end; and how many there were to look at in the index, or 0 where that was not asked.
 
 local shard, highest, lowest = ARGV[1], ARGV[2], ARGV[3]
 local wanted, allowed = tonumber(ARGV[4]), tonumber(ARGV[5])
 
-local walked, length
-for number, key in ipairs(KEYS) do
-  local candidates = redis.call('ZLEXCOUNT', key, lowest, highest)
-  if not length or candidates < length then
-    walked, length = number, candidates
+local walked, length = 1, 0
+if #KEYS > 1 or wanted == 0 then
+  for number, key in ipairs(KEYS) do
+    local candidates = redis.call('ZLEXCOUNT', key, lowest, highest)
+    if number == 1 or candidates < length then
+      walked, length = number, candidates
+    end
   end
 end
 
