@@ -101,7 +101,7 @@ class TestCreate:
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: ")
         assert sentence in result.stderr
-        assert store.api_keys() == ()
+        assert store.api_keys().rows == ()
 
     @pytest.mark.parametrize(
         "expires", ["soon", "30", "d", "30 d", "-1d", "99999999999d", "999999999w", "2030-13-01"]
@@ -110,7 +110,7 @@ class TestCreate:
         result = run(lambda: store, "create", "ada", f"--expires={expires}")
         assert result.exit_code == 2
         assert "30d" in result.stderr
-        assert store.api_keys() == ()
+        assert store.api_keys().rows == ()
 
 
 class TestList:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -14,9 +14,10 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from flask_aibridge.api import key_changes
 from flask_aibridge.api.bodies import read_body
 from flask_aibridge.api.problems import Problem
+from flask_aibridge.api.reading import with_cursor
 from flask_aibridge.api.schemas import DEFAULT_LIMIT, read_query
-from flask_aibridge.services import api_keys
 from flask_aibridge.services.api_keys import standing
+from flask_aibridge.services.cursors import MAX_CURSOR
 from flask_aibridge.services.interfaces import APIKey, Scopes
 from flask_aibridge.services.schemas.fields import MAX_NAME, Limit, Moment, Name
 from flask_aibridge.services.storage import MAX_LIMIT
@@ -128,7 +129,7 @@ class IssuedKeySchema(KeySchema):
 
 
 class KeyListSchema(Schema):
-    """Keys, newest first. ``count`` is the number of all that match."""
+    """Keys, newest first. ``count`` is the number of all that match, when the first page was made."""
 
     count = fields.Integer()
     keys = fields.List(fields.Nested(KeySchema))
@@ -145,7 +146,7 @@ class KeysQuery(Schema):
         metadata={"description": "Keys of a page."},
     )
     cursor = fields.String(
-        validate=validate.Length(1, api_keys.ID_LENGTH * 8),
+        validate=validate.Length(1, MAX_CURSOR),
         metadata={"description": "'next' of the page before, with the same filters."},
     )
 
@@ -157,11 +158,12 @@ def add_routes(blueprint: Blueprint, management: Management) -> None:
     @blueprint.get("/keys")
     def list_keys() -> dict[str, Any]:
         viewer, asked = access.viewer(), read_query(KeysQuery())
-        shown = [row.key for row in store().api_keys() if viewer.may_see(row.key.owner)]
-        if "owner" in asked:
-            shown = [key for key in shown if key.owner == asked["owner"]]
-        page, following = _page(shown, asked["limit"], asked.get("cursor"))
-        return {"count": len(shown), "keys": [document(key) for key in page], "next": following}
+        owner = asked.get("owner", None if viewer.administrator else viewer.name)
+        if not viewer.may_see(owner):
+            return {"count": 0, "keys": [], "next": None}
+        limit, cursor = asked["limit"], asked.get("cursor")
+        page = with_cursor(lambda: store().api_keys(owner, limit=limit, cursor=cursor))
+        return {"count": page.count, "keys": [document(row.key) for row in page.rows], "next": page.next}
 
     @blueprint.post("/keys")
     def create_key() -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -183,18 +185,6 @@ def add_routes(blueprint: Blueprint, management: Management) -> None:
     def revoke_key(key_id: str) -> dict[str, Any]:
         by, key = _visible(management, key_id)
         return document(key_changes.revoke_key(store(), key.id, by=by))
-
-
-def _page(keys: Sequence[APIKey], limit: int, cursor: str | None) -> tuple[Sequence[APIKey], str | None]:
-    """A page, and the cursor of the next one: the id of the last key before it, which is there for good."""
-    start = 0
-    if cursor is not None:
-        places = (place for place, key in enumerate(keys, 1) if key.id == cursor)
-        start = next(places, 0)
-        if not start:
-            raise ValidationError({"cursor": ["It is not that of a page with these filters."]})
-    page = keys[start : start + limit]
-    return page, page[-1].id if start + limit < len(keys) else None
 
 
 def document(key: APIKey) -> dict[str, Any]:

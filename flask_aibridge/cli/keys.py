@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from flask_aibridge.api.keys import document, validated
 from flask_aibridge.api.signals import COMMAND_LINE
 from flask_aibridge.cli.answers import app_state, for_people, print_json, print_table
 from flask_aibridge.cli.layout import Column, printable
-from flask_aibridge.services.storage import Store
+from flask_aibridge.services.storage import MAX_LIMIT, APIKeyRow, APIKeyStore, Store
 
 __all__ = ["key"]
 
@@ -110,6 +110,14 @@ def create(
     _print_once(issued)
 
 
+def _every_key(store: APIKeyStore, owner: str | None) -> Iterator[APIKeyRow]:
+    cursor, is_last = None, False
+    while not is_last:
+        page = store.api_keys(owner, limit=MAX_LIMIT, cursor=cursor)
+        yield from page.rows
+        cursor, is_last = page.next, page.next is None
+
+
 @key.command("list")
 @click.option("--owner", help="Only this user's.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -117,7 +125,7 @@ def create(
 @for_people
 def list_keys(owner: str | None, as_json: bool) -> None:
     """List API keys, newest first, without their secrets."""
-    shown = [document(row.key) for row in _store().api_keys() if owner in (None, row.key.owner)]
+    shown = [document(row.key) for row in _every_key(_store(), owner)]
     if as_json:
         print_json({"count": len(shown), "keys": shown})
     elif shown:

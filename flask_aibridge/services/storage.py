@@ -50,6 +50,16 @@ class APIKeyRow:
     old_until: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class APIKeyPage:
+    """A page of API keys. ``next`` is the cursor of the next page, null on the last; ``count`` is the number of all
+    that match, when the first page was made."""
+
+    count: int
+    rows: tuple[APIKeyRow, ...]
+    next: str | None
+
+
 class APIKeyStore(Protocol):
     """Keeps API keys."""
 
@@ -63,8 +73,10 @@ class APIKeyStore(Protocol):
     def api_key(self, key_id: str) -> APIKeyRow | None:
         """One key, or null."""
 
-    def api_keys(self) -> tuple[APIKeyRow, ...]:
-        """Every key, newest first."""
+    def api_keys(
+        self, owner: str | None = None, *, limit: int = 100, cursor: str | None = None
+    ) -> APIKeyPage:
+        """A page of keys, newest first: everybody's, or one owner's. Cursors are as those of ``InterceptionReader``."""
 
 
 class ConfigStore(Protocol):

@@ -193,7 +193,7 @@ class Trial:
         page = store.interceptions(Query(started_before=datetime.now(UTC) + timedelta(days=1)), limit=100)
         assert len(page.interceptions) >= 11
         views = [store.interception(each.start.id) for each in page.interceptions]
-        self.seen["records"] = [repr(each) for each in (*views, *store.api_keys())]
+        self.seen["records"] = [repr(each) for each in (*views, *store.api_keys().rows)]
         for table in ("providers", "mcp", "mcp-tokens:alice"):
             self.seen["records"].append(repr(store.config_rows(table)))
         headers = {"Authorization": f"Bearer {self.marks['admin token']}"}

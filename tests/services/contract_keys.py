@@ -12,7 +12,7 @@ from flask_aibridge.errors import InvalidRecord, Unauthorized
 from flask_aibridge.services import api_keys
 from flask_aibridge.services.interfaces import Admission, Authorization, Credential, Scopes
 from flask_aibridge.services.records import SHARDS, shard_of_key
-from flask_aibridge.services.storage import APIKeyRow, Query, Store
+from flask_aibridge.services.storage import MAX_LIMIT, APIKeyPage, APIKeyRow, Query, Store
 from tests.services.contract_records import (
     ODD_NAMES,
     a_full_key_row,
@@ -42,7 +42,7 @@ class KeyContract:
         row = a_full_key_row()
         store.put_api_key(row)
         assert store.api_key(KEY_ID) == row
-        assert store.api_keys() == (row,)
+        assert store.api_keys() == APIKeyPage(count=1, rows=(row,), next=None)
 
     def test_what_a_key_does_not_have_comes_back_null(self, store: Store) -> None:
         """So does the difference between no limits and limits that allow nothing."""
@@ -60,7 +60,7 @@ class KeyContract:
         row = a_key_row()
         store.put_api_key(row)
         assert store.api_key(KEY_ID) == row
-        assert store.api_keys() == (row,)
+        assert store.api_keys() == APIKeyPage(count=1, rows=(row,), next=None)
 
     def test_a_revoked_key_stays_revoked(self, store: Store) -> None:
         """A row that was read before that, as a rotation's may be, does not bring it back."""
@@ -87,7 +87,7 @@ class KeyContract:
         """One is null, all are none."""
         assert store.api_key("key000000009") is None
         assert store.api_key("") is None
-        assert store.api_keys() == ()
+        assert store.api_keys() == APIKeyPage(count=0, rows=(), next=None)
 
     def test_keys_are_listed_newest_first(self, store: Store) -> None:
         """Of every shard."""
@@ -97,7 +97,65 @@ class KeyContract:
         ]
         for row in rows:
             store.put_api_key(row)
-        assert list(store.api_keys()) == sorted(rows, key=lambda row: row.key.created_at, reverse=True)
+        listed = sorted(rows, key=lambda row: (row.key.created_at, row.key.id), reverse=True)
+        assert list(store.api_keys().rows) == listed
+
+    @pytest.mark.parametrize("limit", [1, 3, 7, 40, 1000])
+    @pytest.mark.parametrize("owner", [None, "alice", "bob", "nobody"])
+    def test_pages_of_keys_have_each_once(self, store: Store, owner: str | None, limit: int) -> None:
+        """In order, also those of one moment, and those of one owner; with the number of all."""
+        moment = now()
+        rows = [
+            a_key_row(
+                f"key{number:09}",
+                owner="alice" if number % 3 else "bob",
+                created_at=moment - timedelta(milliseconds=number // 20),
+            )
+            for number in range(50)
+        ]
+        for row in rows:
+            store.put_api_key(row)
+        expected = [row for row in rows if owner in (None, row.key.owner)]
+        expected.sort(key=lambda row: (row.key.created_at, row.key.id), reverse=True)
+        found, cursor, is_last = list[APIKeyRow](), None, False
+        while not is_last:
+            page = store.api_keys(owner, limit=limit, cursor=cursor)
+            assert page.count == len(expected)
+            assert len(page.rows) == min(limit, len(expected) - len(found))
+            found += page.rows
+            cursor, is_last = page.next, page.next is None
+        assert found == expected
+
+    def test_what_comes_meanwhile_does_not_move_the_pages_of_keys(self, store: Store) -> None:
+        """A cursor stands between two keys; what changes hands is listed under its new owner alone."""
+        moment = now()
+        rows = [
+            a_key_row(f"key{number:09}", created_at=moment - timedelta(hours=number)) for number in range(6)
+        ]
+        for row in rows:
+            store.put_api_key(row)
+        first = store.api_keys(limit=2)
+        moved = replace(rows[4], key=replace(rows[4].key, owner="carol"))
+        for row in (a_key_row("key000000009", created_at=moment + timedelta(hours=1)), moved):
+            store.put_api_key(row)
+        assert store.api_keys(limit=10, cursor=first.next).rows == (rows[2], rows[3], moved, rows[5])
+        assert store.api_keys("carol").rows == (moved,)
+        assert [row.key.id for row in store.api_keys(rows[0].key.owner).rows] == [
+            f"key{number:09}" for number in (9, 0, 1, 2, 3, 5)
+        ]
+
+    def test_a_cursor_of_another_list_of_keys_is_refused(self, store: Store) -> None:
+        """Of another owner's, or of something else; and pages have bounds."""
+        for number in range(3):
+            store.put_api_key(a_key_row(f"key{number:09}"))
+        store.record([a_start() for _ in range(2)])
+        of_keys, of_interceptions = store.api_keys(limit=1).next, store.interceptions(Query(), limit=1).next
+        for owner, cursor in (("alice", of_keys), (None, of_interceptions), (None, "x"), (None, "")):
+            with pytest.raises(ValueError):
+                store.api_keys(owner, cursor=cursor)
+        for limit in (0, -1, MAX_LIMIT + 1):
+            with pytest.raises(ValueError):
+                store.api_keys(limit=limit)
 
     def test_a_key_says_whose_it_is(self, store: Store) -> None:
         """With its name and its limits, by the key and by its id."""

@@ -25,6 +25,8 @@ from flask_aibridge.services.memory.lineage import Traced, traced
 from flask_aibridge.services.records import RARE_ENDS, InterceptionStart, milliseconds_of
 from flask_aibridge.services.storage import (
     MAX_COUNTED,
+    APIKeyPage,
+    APIKeyRow,
     Grouping,
     InterceptionView,
     Page,
@@ -102,6 +104,28 @@ def view(ledger: Ledger, interception_id: str) -> InterceptionView | None:
 
 def _in_order(records: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(sorted(records, key=lambda record: (record.created_at, record.id)))
+
+
+def api_keys(rows: Iterable[APIKeyRow], owner: str | None, limit: int, cursor: str | None) -> APIKeyPage:
+    """A page of API keys, newest first."""
+    check_limit(limit)
+    question = ("keys", owner)
+    after = None if cursor is None else decode_cursor(cursor, question).place
+    found = sorted(
+        ((_key_order(row), row) for row in rows if owner in (None, row.key.owner)),
+        key=lambda pair: pair[0],
+        reverse=True,
+    )
+    rest = [pair for pair in found if after is None or pair[0] < after]
+    return APIKeyPage(
+        count=len(found),
+        rows=tuple(row for _, row in rest[:limit]),
+        next=encode_cursor(Cursor(rest[limit - 1][0], len(found)), question) if len(rest) > limit else None,
+    )
+
+
+def _key_order(row: APIKeyRow) -> Place:
+    return milliseconds_of(row.key.created_at), row.key.id
 
 
 def sessions(

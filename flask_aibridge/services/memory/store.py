@@ -27,6 +27,7 @@ from flask_aibridge.services.records import InterceptionStart, Record
 from flask_aibridge.services.schemas import messages as schemas
 from flask_aibridge.services.storage import (
     LEASE_SECONDS,
+    APIKeyPage,
     APIKeyRow,
     Grouping,
     InterceptionView,
@@ -175,11 +176,13 @@ class MemoryStore:
         with self._use():
             return self._keys.get(key_id)
 
-    def api_keys(self) -> tuple[APIKeyRow, ...]:
-        """Every key, newest first."""
+    def api_keys(
+        self, owner: str | None = None, *, limit: int = 100, cursor: str | None = None
+    ) -> APIKeyPage:
+        """A page of keys."""
         with self._use():
             rows = list(self._keys.values())
-        return tuple(sorted(rows, key=lambda row: (row.key.created_at, row.key.id), reverse=True))
+        return memory_reading.api_keys(rows, owner, limit, cursor)
 
     # Configuration
 

@@ -51,7 +51,8 @@ name                     type   what
 ``{sN}:rate:<name>``     string what is kept of a caller under a rate limit (``rate_limits``): microseconds; with a
                                 time to live, after which it would mean nothing. The name is the id of its API key,
                                 or ``user:<name>`` where that has none
-``{sN}:keys``            set    the ids of the API keys
+``{sN}:k``               zset   the ids of the API keys → milliseconds since when they exist
+``{sN}:k:<owner>``       zset   the same of one owner
 ``{sN}:config``          string a copy of the configuration's version, read with every admission
 ``{config}:version``     string the configuration's version, counted up with each change of providers or MCP servers
 ``{config}:providers``   hash   name → the provider as JSON, its keys sealed
@@ -133,8 +134,8 @@ class Keys:
         """What is kept of a caller whose requests are counted."""
         return f"{self.shard(shard_of_key(caller))}rate:{caller}"
 
-    def api_keys(self, number: int) -> str:
-        return f"{self.shard(number)}keys"
+    def api_keys(self, number: int, owner: str | None = None) -> str:
+        return f"{self.shard(number)}k" + (f":{owner}" if owner is not None else "")
 
     def version_copy(self, number: int) -> str:
         return f"{self.shard(number)}config"

@@ -39,9 +39,9 @@ MAX_SESSION: Final = 10_000
 MAX_READ: Final = 500
 """Interceptions that one call reads: a millisecond, and half a megabyte."""
 
-_SESSIONS: Final = Script("sessions")
+_SESSIONS: Final = Script("by_time")
 _SIZES: Final = Script("session_sizes")
-_COUNT: Final = Script("session_count")
+_COUNT: Final = Script("count_by_time")
 _NAMED: Final = Script("named_sessions")
 _VIEWS: Final = Script("session_views")
 

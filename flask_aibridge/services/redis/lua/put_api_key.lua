@@ -2,12 +2,16 @@
 -- the key may have read it before that.
 --
 -- KEYS: what every key of the shard begins with, which puts the derived names into the same slot, and the API key.
--- ARGV: its id, then its fields and their values.
+-- ARGV: its id, its owner and the milliseconds when it was made; then its fields and their values.
 
 local kept = { "used", "revoked" }
 local values = redis.call("HMGET", KEYS[2], unpack(kept))
+local owner = redis.call("HGET", KEYS[2], "owner")
+if owner and owner ~= ARGV[2] then
+  redis.call("ZREM", KEYS[1] .. "k:" .. owner, ARGV[1])
+end
 redis.call("DEL", KEYS[2])
-for index = 2, #ARGV, 2 do
+for index = 4, #ARGV, 2 do
   redis.call("HSET", KEYS[2], ARGV[index], ARGV[index + 1])
 end
 for index, name in ipairs(kept) do
@@ -15,4 +19,5 @@ for index, name in ipairs(kept) do
     redis.call("HSET", KEYS[2], name, values[index])
   end
 end
-redis.call("SADD", KEYS[1] .. "keys", ARGV[1])
+redis.call("ZADD", KEYS[1] .. "k", ARGV[3], ARGV[1])
+redis.call("ZADD", KEYS[1] .. "k:" .. ARGV[2], ARGV[3], ARGV[1])

@@ -1,10 +1,11 @@
--- Walks the sessions of one shard, last active first.
+-- Walks what one shard has in order of time, latest first: sessions by when they were last active, API keys by when they
+-- were made.
 --
--- KEYS[1]  the sessions: all of them, or one user's
+-- KEYS[1]  all of them, or one user's, with times as scores
 -- ARGV[1]  the highest and ARGV[2] the lowest time, as ZRANGEBYSCORE takes them
 -- ARGV[3]  how many are wanted, at least 1
 --
--- Returns sessions and times in turn; all of those that share the last of the times, for their order is made elsewhere.
+-- Returns them and their times in turn; all of those that share the last of the times, for their order is made elsewhere.
 -- Fewer than were wanted are the last ones.
 
 local found = redis.call('ZREVRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[3])
