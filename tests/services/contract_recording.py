@@ -45,6 +45,9 @@ from tests.services.contract_records import (
     usage_around,
 )
 
+EXAMPLES = 25
+"""Orders, repeats and cuts of the records of one interception."""
+
 
 class RecordingContract:
     """Tests over the fixtures ``store`` and ``make_store``."""
@@ -315,7 +318,7 @@ class RecordingContract:
         """Permuted, duplicated and split into batches in any way, the records of an interception give one view."""
 
         @given(seed=st.integers(0, 2**32), repeats=st.integers(0, 6), cuts=st.integers(0, 5))
-        @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+        @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
         def check(seed: int, repeats: int, cuts: int) -> None:
             rng = random.Random(seed)
             start = replace(a_full_start(), initiator=f"user-{rng.randrange(2**60)}-{new_id(now())}")

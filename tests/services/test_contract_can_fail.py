@@ -314,9 +314,15 @@ MUTANTS: tuple[tuple[type[MemoryStore], str], ...] = (
 )
 
 
+SEARCHED = 500
+"""Examples of a property, until one finds the defect: what a suite finds in most of its runs, it finds here in all."""
+
+
 @pytest.fixture
-def first_failure() -> Iterator[None]:
+def first_failure(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """That a test fails is enough here: no smaller example is looked for."""
+    for module in ("contract_lineage", "contract_pages", "contract_recording", "contract_summaries"):
+        monkeypatch.setattr(f"tests.services.{module}.EXAMPLES", SEARCHED)
     before = settings.get_current_profile_name()
     settings.register_profile("first failure", settings.get_profile(before), phases=[Phase.generate])
     settings.load_profile("first failure")
