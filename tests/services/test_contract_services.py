@@ -13,6 +13,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from flask_aibridge.services.interfaces import Services
 from flask_aibridge.services.memory.store import MemoryStore
+from flask_aibridge.services.rpc import protocol
 from flask_aibridge.services.rpc.client import Client, Server, create_in_memory_services
 from flask_aibridge.services.storage import Store
 from tests.services.contract_hosts import Host, make_host
@@ -20,6 +21,9 @@ from tests.services.contract_services import ServicesContract
 from tests.services.contract_stores import redis_store
 
 KINDS = ("memory", "valkey")
+PATIENCE = dict.fromkeys(protocol.CALLS, 30.0)
+"""Deadlines are not what the contract is about, and those of production are short where eight threads share a core."""
+
 SHARED_KEY = "a-shared-key-that-is-long-enough"
 
 Way: TypeAlias = Callable[[Host, ExitStack], Services]
@@ -32,6 +36,7 @@ def _directly(host: Host, stack: ExitStack) -> Services:
 
 def _in_memory(host: Host, stack: ExitStack) -> Services:
     client = create_in_memory_services(host.services)
+    client._timeouts.update(PATIENCE)
     stack.callback(client.close)
     return client
 
@@ -46,7 +51,10 @@ def _over_http(host: Host, stack: ExitStack) -> Services:
     stack.callback(server.shutdown)
     stack.callback(app.close)
     client = Client(
-        urllib3.PoolManager(retries=False), f"http://127.0.0.1:{server.server_port}", shared_key=SHARED_KEY
+        urllib3.PoolManager(retries=False),
+        f"http://127.0.0.1:{server.server_port}",
+        shared_key=SHARED_KEY,
+        timeouts=PATIENCE,
     )
     stack.callback(client.close)
     return client
