@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import ssl
+import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import SSLError
+from urllib3.exceptions import ClosedPoolError, SSLError
 from urllib3.util import Url, parse_url
 from urllib3.util.ssl_match_hostname import CertificateError
 
@@ -75,7 +78,16 @@ class _TLSConnection(_Attached, HTTPSConnection):
 
 
 class _Switched(HTTPConnectionPool):
-    """A connection pool that attaches each connection to the exchange it is used for, and to no other."""
+    """A connection pool that attaches each connection to the exchange it is used for, and to no other.
+
+    Idle connections are on a list, the last one first: urllib3's queue, which can also wait, takes five times as long.
+    """
+
+    def __init__(self, host: str, port: int | None = None, **options: Any) -> None:
+        super().__init__(host, port, **options)
+        self._idle: list[Any] = []
+        self._max_idle: int = options.get("maxsize", 1)
+        weakref.finalize(self, _close_but, 0, self._idle)
 
     def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:
         conn.line = line = current_line.get()
@@ -111,15 +123,35 @@ class _Switched(HTTPConnectionPool):
         except (ssl.SSLError, CertificateError) as error:
             raise SSLError(error) from error
 
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        if self.block:
+            return super()._get_conn(timeout)
+        if self.pool is None:
+            raise ClosedPoolError(self, "Pool is closed.")
+        try:
+            conn = self._idle.pop()
+        except IndexError:
+            return self._new_conn()
+        if conn.sock is not None and _is_readable(conn.sock):
+            conn.close()  # the provider has closed it, or said what nobody asked for
+        return conn
+
     def _put_conn(self, conn: Any) -> None:
-        if conn is not None and conn.line is not None:
+        if conn is None:
+            return
+        if conn.line is not None:
             conn.line.switch.detach()
             conn.line = None
-        idle = self.pool
-        if conn is not None and idle is not None and idle.full():
-            conn.close()  # as ever, but urllib3 would warn of each: of nothing that anybody has to look into
-        else:
+        if self.block:
             super()._put_conn(conn)
+            return
+        self._idle.append(conn)
+        # Without a word, unlike urllib3: that there are too many is nothing that anybody has to look into.
+        _close_but(0 if self.pool is None else self._max_idle, self._idle)
+
+    def close(self) -> None:
+        super().close()
+        _close_but(0, self._idle)
 
 
 class _HTTPPool(_Switched):
@@ -168,6 +200,20 @@ class UpstreamPool(urllib3.PoolManager):
         for pool in pools:
             if pool is not None:
                 pool.close()
+
+
+def _close_but(most: int, idle: list[Any]) -> None:
+    """Close the connections that have been idle for longest, but for so many of the others."""
+    while len(idle) > most:
+        with suppress(IndexError):  # another thread has taken it
+            idle.pop(0).close()
+
+
+def _is_readable(sock: Any) -> bool:
+    # Not kept: a connection that is closed would leave it with a descriptor that is somebody else's by then.
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @lru_cache(256)
