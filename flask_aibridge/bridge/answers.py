@@ -48,9 +48,10 @@ def relay(
     if answer.status < 200:
         raise UpstreamFailure(f"the provider answered with the interim status {answer.status}")
     interception.status = answer.status
-    interception.request_id = _header(answer, "request-id") or _header(answer, "x-request-id") or None
+    named = {name.lower(): value for name, value in reversed(answer.headers)}  # of several the first counts
+    interception.request_id = named.get("request-id") or named.get("x-request-id") or None
     headers = response_headers(answer.headers, answer.status)
-    kind, encoding = media_type(headers), _header(answer, "content-encoding").strip().lower()
+    kind, encoding = media_type(headers), named.get("content-encoding", "").strip().lower()
     read = turn_for(answer.status, kind, encoding, wire_format)
     turn = GuardedTurn(read, interception.id)
     if kind == "application/json" or kind.endswith("+json"):
@@ -93,10 +94,6 @@ def turn_for(status: int, kind: str, encoding: str, wire_format: WireFormat | No
         return turn
     decoder = decoder_for(encoding)
     return UnreadTurn(wire_format) if decoder is None else DecodedTurn(turn, decoder)
-
-
-def _header(answer: Answer, wanted: str) -> str:
-    return next((value for name, value in answer.headers if name.lower() == wanted), "")
 
 
 def failed(interception: Interception, provider: Provider | None, failure: UpstreamFailure) -> Response:

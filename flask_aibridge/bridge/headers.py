@@ -114,15 +114,15 @@ def request_headers(environ: Mapping[str, Any], presented: str | None = None) ->
     The provider is asked for an answer that is not compressed, because the bridge reads along, in errors at least: a
     compressed stream would also be held back by the compressor until it has enough to press.
     """
-    dropped = _named_in(environ.get("HTTP_CONNECTION", ""))
+    dropped = _named_in(environ["HTTP_CONNECTION"]) if "HTTP_CONNECTION" in environ else ()
     headers = {"User-Agent": USER_AGENT}
-    for key, value in environ.items():
-        if key.startswith("HTTP_"):
-            name = _forwarded_name(key)
-            if name is None or (dropped and name.lower() in dropped):
-                continue
-            if not holds_a_key(value, presented):
-                headers[name] = value
+    for key in [key for key in environ if key.startswith("HTTP_")]:
+        name = _forwarded_name(key)
+        if name is not None and not (dropped and name.lower() in dropped):
+            headers[name] = environ[key]
+    if holds_a_key("\n".join(headers.values()), presented):
+        clean = {name: value for name, value in headers.items() if not holds_a_key(value, presented)}
+        headers = {"User-Agent": USER_AGENT} | clean
     if environ.get("CONTENT_TYPE"):
         headers["Content-Type"] = environ["CONTENT_TYPE"]
     headers["Accept-Encoding"] = "identity"
@@ -142,22 +142,21 @@ def actor_headers(user: str | None) -> dict[str, str]:
 
 def response_headers(headers: Iterable[tuple[str, str]], status: int) -> list[tuple[str, str]]:
     """Return what goes back to the caller of the provider's headers, fit for WSGI."""
-    pairs = [(name.lower(), name, value) for name, value in headers]
-    dropped = _NOT_FOR_THE_CALLER
-    for lower, _, value in pairs:
+    pairs = [(*_of_a_response(name), name, value) for name, value in headers]
+    dropped: set[str] = set()
+    for lower, _, _, value in pairs:
         if lower == "connection":
-            dropped = dropped | _named_in(value)
+            dropped |= _named_in(value)
     if status in (204, 304):
-        dropped = dropped | {"content-type", "content-length"}
+        dropped |= {"content-type", "content-length"}
     if not _length_holds(pairs):
-        dropped = dropped | {"content-length"}
-    kept = [
-        (lower, name, value)
-        for lower, name, value in pairs
-        if lower not in dropped and _fit(name, value) and not lower.startswith(_FAMILIES_OF_A_RESPONSE)
-    ]
-    passing = [(name, value) for _, name, value in kept]
-    if status not in (204, 304) and not any(lower == "content-type" for lower, _, _ in kept):
+        dropped.add("content-length")
+    passing, has_type = [], status in (204, 304)
+    for lower, passes, name, value in pairs:
+        if passes and lower not in dropped and _CONTROL.search(value) is None:
+            passing.append((name, value))
+            has_type = has_type or lower == "content-type"
+    if not has_type:
         # RFC 9110 section 8.3: what has no media type may be taken for octets. WSGI servers want one.
         passing.append(("Content-Type", "application/octet-stream"))
     return passing
@@ -193,11 +192,11 @@ def holds_a_key(value: str, presented: str | None = None) -> bool:
     return "aib_" in value and _GATEWAY_KEY.search(value) is not None
 
 
-def _length_holds(headers: Iterable[tuple[str, str, str]]) -> bool:
+def _length_holds(headers: Iterable[tuple[str, bool, str, str]]) -> bool:
     """Tell whether a ``Content-Length`` says how long the body is (RFC 9112 section 6.3): one beside a transfer
     coding does not, nor one that is no number, nor one of two."""
     lengths = []
-    for lower, _, value in headers:
+    for lower, _, _, value in headers:
         if lower == "transfer-encoding":
             return False
         if lower == "content-length":
@@ -209,10 +208,9 @@ def _named_in(connection: str) -> set[str]:
     return {name.strip().lower() for name in connection.split(",") if name.strip()}
 
 
-def _fit(name: str, value: str) -> bool:
-    return _is_name(name) and _CONTROL.search(value) is None
-
-
 @lru_cache(512)
-def _is_name(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
+def _of_a_response(name: str) -> tuple[str, bool]:
+    """A header's name in lower case, and whether it passes. Providers send the same few all day."""
+    lower = name.lower()
+    passes = lower not in _NOT_FOR_THE_CALLER and not lower.startswith(_FAMILIES_OF_A_RESPONSE)
+    return lower, passes and _NAME.fullmatch(name) is not None

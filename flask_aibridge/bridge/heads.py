@@ -20,7 +20,7 @@ MAX_HEADERS: Final = 100
 _CONTINUE: Final = range(100, 200)
 _SWITCHING_PROTOCOLS: Final = 101
 _BODILESS: Final = (204, 304)
-_END: Final = re.compile(rb"\r?\n\r?\n")
+_END: Final = re.compile(rb"\n\r?\n")  # the last line may end in a CR, which its value is stripped of
 _STATUS_LINE: Final = re.compile(r"HTTP/1\.([01]) +([1-9][0-9]{2})(?: ([^\r\n]*))?", re.ASCII)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _METHODS_WITHOUT_BODY: Final = ("GET", "HEAD", "DELETE")
@@ -115,23 +115,24 @@ def _fields(lines: list[str]) -> tuple[list[tuple[str, str]], dict[str, str]]:
     headers: list[tuple[str, str]] = []
     known: dict[str, str] = {}
     for line in lines[1:]:
-        if line[:1] in (" ", "\t") and headers:  # RFC 9112 section 5.2: a folded line is one with a space
-            name, value = headers.pop()
+        name, colon, value = line.partition(":")
+        lower = _lower_name(name) if colon else None
+        if lower is None:
+            if line[:1] not in (" ", "\t") or not headers:
+                raise BadHead("the head of the answer has a line that is no header")
+            name, value = headers.pop()  # RFC 9112 section 5.2: a folded line is one with a space
             headers.append((name, f"{value} {line.strip()}"))
             continue
-        name, colon, value = line.partition(":")
-        if not colon or not _checked_of_response(name):
-            raise BadHead("the head of the answer has a line that is no header")
         value = value.strip(" \t\r")
         headers.append((name, value))
-        lower = name.lower()
         known[lower] = f"{known[lower]}, {value}" if lower in known else value
     return headers, known
 
 
 @lru_cache(512)
-def _checked_of_response(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
+def _lower_name(name: str) -> str | None:
+    """A header's name in lower case; null for what is none."""
+    return name.lower() if _NAME.fullmatch(name) else None
 
 
 def _is_chunked(coding: str | None) -> bool:
