@@ -167,7 +167,8 @@ class AppState:
         :raises ConfigError: as :meth:`store`.
         :raises ServicesUnavailable: as :meth:`store`.
         """
-        return self._open("_recording", self._make_recording)
+        # Asked for several times in each request; nothing that is open is false.
+        return self._recording or self._open("_recording", self._make_recording)
 
     def license_store(self) -> LicenseStore:
         """Where installed licences are kept: beside the records.

@@ -42,6 +42,9 @@ class Recording(Protocol):
     """What the bridge needs of ``services.recording.Recording``."""
 
     @property
+    def worker(self) -> str: ...
+
+    @property
     def provider_configurator(self) -> ProviderConfigurator: ...
 
     def check(self, credential: Credential) -> None: ...
@@ -53,6 +56,10 @@ class Recording(Protocol):
 
 class Host(Protocol):
     """What stands behind a bridge: services, or nothing but what it was made with."""
+
+    @property
+    def worker(self) -> str:
+        """The name of this process in what is recorded."""
 
     def check(self, credential: Credential) -> None:
         """Refuse a credential that would not be admitted, as far as that can be said cheaply."""
@@ -79,6 +86,11 @@ class Unrecorded:
         self._providers = FixedProviders(providers)
         self._keys = StaticKeys(api_keys)
         self._rate_limits = LocalRateLimits(rate_limit)
+
+    @property
+    def worker(self) -> str:
+        """None is needed."""
+        return ""
 
     def check(self, credential: Credential) -> None:
         """Whether it is anybody's key."""
@@ -112,6 +124,11 @@ class Recorded:
         self._opened = opened
         self._directory: tuple[Recording, ProviderDirectory] | None = None
 
+    @property
+    def worker(self) -> str:
+        """That of the recording's lease."""
+        return self._opened().worker
+
     def check(self, credential: Credential) -> None:
         """By the services, where they have not accepted it lately."""
         self._opened().check(credential)
@@ -137,18 +154,18 @@ Start: TypeAlias = InterceptionStart | None
 
 
 def admit(
-    host: Host, environ: Mapping[str, Any], interception: Interception, start: Callable[[], Start]
+    host: Host, environ: Mapping[str, Any], interception: Interception, start: Callable[[str], Start]
 ) -> Admission:
     """Have the host authorise the caller, and record the interception that ``start`` describes, if it is one.
 
-    Without any credential nothing is asked of anybody. ``start``, which may receive the request's body, is called for
-    callers alone that are known, by now or from before. Raises ``Refused``.
+    Without any credential nothing is asked of anybody. ``start``, which is told how the host names this process and may
+    receive the request's body, is called for callers alone that are known, by now or from before. Raises ``Refused``.
     """
     credential = interception.credential
     try:
         if IN_PROCESS not in environ:
             _check(host, environ, credential)
-        started = start()
+        started = start(host.worker)
         admission = host.admit(started, credential)
     except Unauthorized as error:
         raise _unauthorized(interception, error) from None
@@ -163,13 +180,13 @@ def admit(
 
 
 def record_late(
-    host: Host, interception: Interception, admission: Admission, start: Callable[[], Start]
+    host: Host, interception: Interception, admission: Admission, start: Callable[[str], Start]
 ) -> None:
     """Record the start of a request whose caller was admitted before it was known what it is.
 
     Nobody is asked for a credential, so nothing is counted again. Raises ``Refused``.
     """
-    started, authorization = start(), admission.authorization
+    started, authorization = start(host.worker), admission.authorization
     if started is None:
         return
     if authorization is not None:
@@ -198,7 +215,11 @@ def known_at(host: Host, version: int) -> Known:
 
 
 def describe(
-    environ: Mapping[str, Any], interception: Interception, document: Mapping[str, Any], provider: Provider
+    environ: Mapping[str, Any],
+    interception: Interception,
+    document: Mapping[str, Any],
+    provider: Provider,
+    worker: str,
 ) -> InterceptionStart:
     """The start of an interception whose route and model are known; ``document`` is the request's body."""
     kind, hint = planned(environ, provider, Lane(interception.route, interception.model))
@@ -220,6 +241,7 @@ def describe(
         in_process=IN_PROCESS in environ,
         credential_kind=kind,
         credential_hint=hint,
+        worker=worker,
         started_at=interception.started_at,
     )
 

@@ -80,9 +80,9 @@ class Asked:
         else:
             interception.route = self._route.path
 
-    def start(self) -> InterceptionStart | None:
-        """What is to be recorded before the provider is called; null where that is nothing, because the request will
-        be refused or is of a kind that is only passed on."""
+    def start(self, worker: str) -> InterceptionStart | None:
+        """What is to be recorded, as of the process ``worker``, before the provider is called; null where that is
+        nothing, because the request will be refused or is of a kind that is only passed on."""
         if not self._is_recorded_kind():
             return None
         try:
@@ -94,7 +94,7 @@ class Asked:
             return None
         self.interception.model = document.get("model")
         assert self.provider is not None
-        return describe(self.environ, self.interception, document, self.provider)
+        return describe(self.environ, self.interception, document, self.provider, worker)
 
     def wire_format(self, route: Route) -> WireFormat | None:
         """What follows this exchange, its content too where that is recorded; null for what is only passed on."""

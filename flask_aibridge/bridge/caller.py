@@ -7,8 +7,7 @@ an HTTP header can only ever become an ``HTTP_…`` key, so nobody can put it th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from flask_aibridge.services.interfaces import Credential
 
@@ -30,8 +29,7 @@ class Cancellation(Protocol):
         """Have ``callback`` called when the caller gives up; the function returned takes it off again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who made a request, and by which door. ``source`` only ever comes from the in-process door."""
 
     in_process: bool

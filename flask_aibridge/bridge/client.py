@@ -51,6 +51,7 @@ PROGRAMS: Final = (
 """In the order in which they are tried."""
 
 _WITH_SIGN: Final = tuple(program for program in PROGRAMS if program.sign is not None)
+_SIGNS: Final = frozenset(program.sign[0] for program in _WITH_SIGN if program.sign is not None)
 _AGENT_BEGINS: Final = 32
 """Characters of a User-Agent that tell the program."""
 
@@ -80,6 +81,8 @@ def session_of(environ: Mapping[str, Any], document: Mapping[str, Any]) -> str |
 
 def _program(environ: Mapping[str, Any]) -> Program | None:
     by_agent = _by_agent(environ.get("HTTP_USER_AGENT", "").strip()[:_AGENT_BEGINS])
+    if environ.keys().isdisjoint(_SIGNS):  # as nearly always
+        return by_agent
     for program in _WITH_SIGN:
         if program is by_agent:
             break

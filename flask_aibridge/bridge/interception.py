@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -81,7 +80,7 @@ class Interception:
         self._usage: TokenUsage | None = None
         self._failure: Failed | None = None
         self._request_id: str | None = None
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
         self._bytes_sent = 0
         self._finished = False
         self._pid = os.getpid()
@@ -238,7 +237,7 @@ class Interception:
         """Record one more of a kind, under an id that says which: writing it twice is writing it once."""
         if not self.recorded or self._take_record is None:
             return
-        self._counts[kind] = number = self._counts[kind] + 1
+        self._counts[kind] = number = self._counts.get(kind, 0) + 1
         if number <= MAX_RECORDS:
             record_id = f"{self.id}.{kind}{number}"
             self._take_record(make(id=record_id, interception_id=self.id, created_at=self._now(), **fields))

@@ -45,6 +45,8 @@ KEY = "aib_k1_secret"
 class ScriptedHost:
     """Services that answer as they are told, and keep what they are asked."""
 
+    worker = "worker-1"
+
     def __init__(self, base_url: str) -> None:
         self.authorization: Authorization | Exception = Authorization("alice", "k1")
         self.names = ["anthropic"]

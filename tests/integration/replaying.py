@@ -163,6 +163,11 @@ class Witness:
         configurator: ProviderConfigurator = self._opened().provider_configurator
         return configurator
 
+    @property
+    def worker(self) -> str:
+        worker: str = self._opened().worker
+        return worker
+
     def check(self, credential: Credential) -> None:
         self._opened().check(credential)
 
