@@ -10,6 +10,9 @@ MAX_LINE: Final = 64 * 1024
 unknown; it is the limit of the standard library."""
 
 _SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+_NEXT_SIZE: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,8})\r\n")
+"""The end of a chunk and the size of the next one, as nearly every server writes them."""
+
 _TRAILER_END: Final = re.compile(rb"(?:\A|\n)\r?\n")
 
 
@@ -56,6 +59,8 @@ class Dechunker:
     def _read(self, data: bytes, position: int, pieces: list[bytes]) -> None:
         """Read from ``position``, which stands between two chunks."""
         while not self.at_trailer:
+            if not self._first:
+                position = _take_whole(data, position, pieces)
             start = self._after_chunk(data, position)
             match = None if start is None else _SIZE.match(data, start)
             if match is None:
@@ -104,3 +109,15 @@ class Dechunker:
             raise BadChunk("the trailer has no end")
         else:
             self._framing = data
+
+
+def _take_whole(data: bytes, position: int, pieces: list[bytes]) -> int:
+    """Take the chunks that are here as a whole, in the usual form, but for the last; return where the next begins."""
+    while (found := _NEXT_SIZE.match(data, position)) is not None:
+        start = found.end()
+        end = start + int(found[1], 16)
+        if end == start or end > len(data):
+            break
+        pieces.append(data[start:end])
+        position = end
+    return position

@@ -64,6 +64,16 @@ class SSEParser:
             return []
         return self._complete(data)
 
+    def is_plain(self, data: bytes) -> bool:
+        """Tell whether the next bytes are whole events of one line each, which have no names, and nothing else."""
+        return (
+            not (self._pending_size or self._after_cr)
+            and data.endswith(b"\n\n")
+            and data.count(b"\n") == 2 * data.count(b"\n\n")
+            and b"\r" not in data
+            and len(data) <= self._max
+        )
+
     def finish(self) -> list[Event]:
         """Return the event that the end of the stream completes, if any.
 

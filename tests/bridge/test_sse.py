@@ -137,3 +137,31 @@ def test_finish_reports_an_event_whose_blank_line_is_missing() -> None:
     assert parser.feed(b"event: e\ndata: a") == []
     assert parser.finish() == [Event("e", b"a")]
     assert parser.finish() == []
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"data: a\n", b"\n", b"\r", b"\n\n", b"event: x\n", b"data: b", b": c", b"\xef"])
+    )
+)
+def test_plain_pieces_are_whole_events_of_one_line(parts: list[bytes]) -> None:
+    """So the parser stands between two events behind them, and none of them has a name."""
+    data, parser = b"".join(parts), SSEParser()
+    if parser.is_plain(data):
+        lines = [line for line in data.split(b"\n") if line.startswith(b"data: ")]
+        assert parser.feed(data) == [Event("message", line[6:]) for line in lines]
+        assert parser.finish() == []
+
+
+@pytest.mark.parametrize("before", [b"data: a", b"data: a\n", b"data: a\r", b"event: x\n"])
+def test_the_rest_of_an_event_is_not_plain(before: bytes) -> None:
+    """Nor is what may be the rest of a line end."""
+    parser = SSEParser()
+    parser.feed(before)
+    assert not parser.is_plain(b"data: b\n\n")
+    assert not parser.is_plain(b"\n\n")
+
+
+def test_what_is_too_large_is_not_plain() -> None:
+    """It may be one event, which ends the parsing."""
+    assert not SSEParser(8).is_plain(b"data: abc\n\n")

@@ -50,7 +50,7 @@ class ChatCompletions(WireFormat):
         self._has_options = _OPTIONS in request
         self._options: object = request.get(_OPTIONS)
         self._has_asked = False
-        self._has_begun = False
+        self.has_begun = False
         self._choices: dict[int, _Choice] = {}
         self._worth_parsing = _CONTENT if content else _ACCOUNT
 
@@ -89,9 +89,20 @@ class ChatCompletions(WireFormat):
             return ()
         if data.startswith(b"[DONE]"):
             return self._end()
-        if self._has_begun and name != "error" and not self._worth_parsing.search(data):
+        if self.has_begun and name != "error" and not self._worth_parsing.search(data):
             return ()
         return self._read(parse_document(data), name)
+
+    def silent(self, data: bytes) -> int:
+        """Those before the first that may be worth parsing, or the last word."""
+        if not self.has_begun:
+            return 0
+        found, done = self._worth_parsing.search(data), data.find(b"[DONE]")
+        if found is None and done < 0:
+            return len(data)
+        end = done if found is None or 0 <= done < found.start() else found.start()
+        last = data.rfind(b"\n\n", 0, end)
+        return last + 2 if last >= 0 else 0
 
     def read_end(self) -> Iterator[Item]:
         """Take a finish reason for the end: not every server of this format sends ``[DONE]``."""
@@ -108,7 +119,7 @@ class ChatCompletions(WireFormat):
         if name == "error":
             yield failure(document.get("error") or document)
             return
-        self._has_begun = True
+        self.has_begun = True
         yield from self._read_document(document)
 
     def _prompt_of(self, request: Document) -> str | None:

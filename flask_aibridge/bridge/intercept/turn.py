@@ -47,8 +47,15 @@ class StreamingTurn:
         passing = data if self._withholder is None else self._withholder.feed(data)
         if passing:
             yield Relay(passing)
-        for event in self._parser.feed(data):
-            yield from self._format.read_event(event)
+        if self._parser.is_plain(data):
+            if not self._format.has_begun:
+                first = data.find(b"\n\n") + 2
+                yield from self._read(data[:first])
+                data = data[first:]
+            # What one look at all of these events can tell need not be looked for in each.
+            data = data[self._format.silent(data) :]
+        if data:
+            yield from self._read(data)
 
     def finish(self) -> Iterator[Item]:
         """Read what was left without its blank line; an event too large to follow leaves the end unknown:
@@ -66,6 +73,10 @@ class StreamingTurn:
         """Relay what was held back, and say what is known."""
         yield from self._rest()
         yield from self._format.cut()
+
+    def _read(self, data: bytes) -> Iterator[Item]:
+        for event in self._parser.feed(data):
+            yield from self._format.read_event(event)
 
     def _rest(self) -> Iterator[Item]:
         rest = b"" if self._withholder is None else self._withholder.rest()

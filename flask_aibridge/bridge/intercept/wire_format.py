@@ -31,6 +31,9 @@ class WireFormat(ABC):
     ping: ClassVar[bytes] = b": ping\n\n"
     """What may stand between two events to show that the connection lives: a comment, which every reader drops."""
 
+    has_begun = True
+    """Whether the first event has been read, where anything depends on that."""
+
     def __init__(self, request: Document | None = None, *, content: bool = True) -> None:
         self._content = content
         self._budget = Budget()
@@ -57,6 +60,10 @@ class WireFormat(ABC):
     @abstractmethod
     def read_event(self, event: Event) -> Iterable[Item]:
         """Say what one server-sent event means."""
+
+    def silent(self, data: bytes) -> int:
+        """With how many bytes the next events begin that say nothing; ``data`` is whole events of one line each."""
+        return 0
 
     def read_end(self) -> Iterator[Item]:
         """Say what the end of the stream means, where the events have not said it."""

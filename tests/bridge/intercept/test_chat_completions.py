@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_aibridge.bridge.intercept.chat_completions import ChatCompletions
 from flask_aibridge.bridge.intercept.turn import StreamingTurn
@@ -295,3 +297,29 @@ def test_wrong_types_say_nothing() -> None:
         '{"usage": {',
     )
     assert calls(streamed(ChatCompletions(), stream)) == []
+
+
+EVENTS = [
+    chunk(),
+    chunk("[DONE]"),
+    chunk('"usage": {'),
+    chunk(None, "stop"),
+    chunk(usage=COUNTS),
+    of({"reasoning": "Hm."}),
+    of({"tool_calls": [fragment(0, "{}", "call-1", "look")]}),
+    {"error": {"message": "Overloaded"}},
+    {"choices": []},
+    "[DONE]",
+    "no JSON",
+]
+
+
+@given(st.lists(st.sampled_from(EVENTS)), st.sampled_from([b"", b": hello\n\n", b"event: error\n", b"\r\n"]))
+def test_events_that_arrive_together_say_what_they_say_one_by_one(events: list[Any], before: bytes) -> None:
+    """They are looked at together first."""
+    stream = before + chat(*events)
+    one_by_one = streamed(ChatCompletions(), stream)
+    assert streamed(ChatCompletions(), stream, size=max(1, len(stream))) == one_by_one
+    assert streamed(ChatCompletions(content=False), stream, size=max(1, len(stream))) == streamed(
+        ChatCompletions(content=False), stream
+    )
