@@ -119,7 +119,8 @@ class Exchange:
         channel = self.channel
         try:
             while self.head is None:
-                if channel.ended or channel.abandoned:
+                # The head is there before the end is: one that came since the look above is no lack of one.
+                if (channel.ended or channel.abandoned) and self.head is None:
                     raise http.client.RemoteDisconnected("The exchange ended without a response.")
                 if not channel.wait(timeout):
                     raise TimeoutError("timed out")

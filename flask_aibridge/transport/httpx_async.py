@@ -101,7 +101,7 @@ class AsyncBody:
         channel = exchange.channel
         try:
             while exchange.head is None:
-                if channel.ended or channel.abandoned:
+                if (channel.ended or channel.abandoned) and exchange.head is None:  # as in Exchange
                     raise http.client.RemoteDisconnected("The app ended without a response.")
                 await self._sleeper.sleep(channel.want_news, channel.forget_wake, self._timeout)
         except BaseException:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 from urllib3.exceptions import IncompleteRead, ProtocolError
 
+from flask_aibridge.transport.pipe import Channel
 from tests.transport.calls import TEXT, URL, Scripted, answering, call, pool_for, raising, read_until_error
 
 if TYPE_CHECKING:
@@ -261,3 +262,25 @@ def test_the_log_holds_no_header_of_the_request(caplog: pytest.LogCaptureFixture
     call(in_the_call(ValueError("no")), headers={"Authorization": "Bearer sk-secret"}, legal=False)
     assert "no" in caplog.text
     assert "sk-secret" not in caplog.text
+
+
+def test_an_app_that_ends_while_its_head_is_looked_for_has_one(
+    monkeypatch: pytest.MonkeyPatch, deadline: float
+) -> None:
+    """Between the look for the head and the one for the end, which comes after the head."""
+    looked, told = threading.Event(), vars(Channel)["ended"].fget
+
+    def ended(channel: Channel) -> bool:
+        if threading.current_thread() is caller and not looked.is_set():
+            looked.set()
+            assert not channel.want_news(over.set) or over.wait(deadline)
+        return bool(told(channel))
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        assert looked.wait(deadline)
+        start_response("200 OK", [TEXT])
+        return [b"x"]
+
+    caller, over = threading.current_thread(), threading.Event()
+    monkeypatch.setattr(Channel, "ended", property(ended))
+    assert call(app).data == b"x"

@@ -315,6 +315,7 @@ def test_closing_early_cancels(family: Family, faucet: Faucet) -> None:
             assert await anext(opened.iterate("raw")) == b"first"
             await opened.close()
             assert await asyncio.to_thread(faucet.cancelled.wait, 20)
+            assert await asyncio.to_thread(faucet.closed.wait, 20)  # by its own thread, and so a little later
 
     family.run(main)
     assert faucet.closes == 1
