@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from threading import Event
 from typing import Any
 
@@ -183,14 +183,17 @@ def test_bodies_of_refused_requests_are_dealt_with(uploads: Uploads) -> None:
 
 def test_a_body_that_cannot_be_read_is_the_last_thing_on_its_connection(uploads: Uploads) -> None:
     """The server's reader of chunks says after an error that the body is over: what follows may still be the body's."""
-    request = SocketRequest()
-    request.server.settimeout(DEADLINE)
-    request.environ |= {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": 1}
-    request.environ["wsgi.input"] = of_gunicorn(request.server, None)
-    request.client.sendall(b"5\r\n12345\r\n0x5\r\n")
-    with pytest.raises(Refused) as refused:
-        uploads.read(request.environ, ALICE, lambda: read_body(request.environ))
-    assert refused.value.status == 400
-    uploads.discard(request.environ)
-    assert request.server.recv(100) == b""
-    request.close()
+    with closing(SocketRequest()) as request:
+        request.server.settimeout(DEADLINE)
+        request.environ |= {
+            "CONTENT_LENGTH": "",
+            "HTTP_TRANSFER_ENCODING": "chunked",
+            "wsgi.input_terminated": 1,
+        }
+        request.environ["wsgi.input"] = of_gunicorn(request.server, None)
+        request.client.sendall(b"5\r\n12345\r\n0x5\r\n")
+        with pytest.raises(Refused) as refused:
+            uploads.read(request.environ, ALICE, lambda: read_body(request.environ))
+        assert refused.value.status == 400
+        uploads.discard(request.environ)
+        assert request.server.recv(100) == b""
