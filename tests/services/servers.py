@@ -96,6 +96,13 @@ def wait_until(fact: Callable[[], bool], what: str, seconds: float = START_SECON
         pause.wait(POLL_SECONDS)
 
 
+def wait_until_written(url: str) -> None:
+    """Return when a server has handed to the system what it has answered, and SIGKILL takes nothing of it: with
+    ``everysec`` it puts writes off for two seconds at the most while the disk is slow to sync those of before."""
+    with redis.Redis.from_url(url, socket_timeout=START_SECONDS) as client:
+        wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0, "what was put off")
+
+
 class Server:
     """One server: on a Unix socket, or with ``tcp`` on a loopback port of its choice.
 

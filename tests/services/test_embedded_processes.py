@@ -19,7 +19,7 @@ import redis
 from flask_aibridge.services.embedded import EmbeddedServer
 from tests.services.embedded_processes import DEADLINE_SECONDS, is_alive, server_pid, users
 from tests.services.programs import environment
-from tests.services.servers import valkey_binary, wait_until
+from tests.services.servers import valkey_binary, wait_until, wait_until_written
 
 pytestmark = [
     pytest.mark.servers,
@@ -106,6 +106,7 @@ def test_a_killed_server_is_started_once_for_all_that_ask_again(instance: Path) 
         (url,) = {user.ask("acquire") for user in everyone}
         with redis.Redis.from_url(url) as client:
             client.set("key", "value")
+        wait_until_written(url)
         os.kill(server_pid(url), signal.SIGKILL)
         wait_until(lambda: not _alive(instance), "the end of a killed server")
         for user in everyone:
