@@ -137,17 +137,15 @@ class _Switched(HTTPConnectionPool):
         return conn
 
     def _put_conn(self, conn: Any) -> None:
-        if conn is None:
-            return
-        if conn.line is not None:
+        if conn is not None and conn.line is not None:
             conn.line.switch.detach()
             conn.line = None
         if self.block:
-            super()._put_conn(conn)
-            return
-        self._idle.append(conn)
-        # Without a word, unlike urllib3: that there are too many is nothing that anybody has to look into.
-        _close_but(0 if self.pool is None else self._max_idle, self._idle)
+            super()._put_conn(conn)  # nothing is a place that is free again: somebody may wait for it
+        elif conn is not None:
+            self._idle.append(conn)
+            # Without a word, unlike urllib3: that there are too many is nothing that anybody has to look into.
+            _close_but(0 if self.pool is None else self._max_idle, self._idle)
 
     def close(self) -> None:
         super().close()

@@ -103,5 +103,7 @@ def test_a_pool_that_blocks_is_urllib3s_own(ends: list[socket.socket]) -> None:
     connection = pool._get_conn()
     pool._put_conn(connection)
     assert pool._get_conn() is connection
+    pool._put_conn(None)  # what urllib3 gives back for one that broke
+    assert pool._get_conn(timeout=0) is not connection
     pool._put_conn(connection)
     manager.clear()
