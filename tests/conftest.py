@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -61,3 +63,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in left_out.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """In a log file there is no dot for a test that passed or was skipped: ten environments have 70,000 of them."""
+    if report.failed or sys.stdout.isatty() or hasattr(report, "wasxfail"):
+        return None
+    counted = report.skipped or report.when == "call"
+    return (report.outcome if counted else "", "", "")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped for which reason: a line for each would bury what failed under thousands."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    if reasons:
+        terminalreporter.section("skipped", sep="-")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:6} {reason}")
