@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import redis
+import urllib3
 from flask import Flask, Response, request
 
 from flask_aibridge import AIBridge, Source
@@ -37,7 +39,13 @@ def worker() -> str:
 
 @app.post("/tidy")
 def tidy() -> str:
-    """Give back what only the garbage collector and the C library's allocator keep, so that memory is what is held."""
+    """Give back what only waits: the connections that wait for a next request, the collector's garbage and the memory
+    that the C library's allocator keeps. What is left is held."""
+    for each in gc.get_objects():
+        if issubclass(type(each), urllib3.PoolManager):
+            each.clear()
+        elif issubclass(type(each), redis.ConnectionPool):
+            each.disconnect(inuse_connections=False)
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ GRACE_SECONDS: Final = 60
 
 THREADS: Final = 8
 HERE: Final = Path(__file__).resolve().parent
-HOOKS: Final = "from flask_aibridge.gunicorn import *\n" if find_spec("flask_aibridge.gunicorn") else ""
+HOOKS: Final = "from flask_aibridge.gunicorn import *\n"
 
 
 class Gunicorn:
@@ -85,8 +84,8 @@ class Gunicorn:
             return said if response.status == 200 else None
 
     def workers(self) -> list[int]:
-        """Those that there are now, oldest first."""
-        return sorted(children(self.pid))
+        """Those that there are now, oldest first. After a reload, some of before may still end what they have begun."""
+        return sorted(children(self.pid), key=_started_at)
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -193,7 +192,19 @@ def children(pid: int) -> list[int]:
 
 
 def _is_zombie(pid: int) -> bool:
+    stat = _stat(pid)
+    return not stat or stat[0] == "Z"
+
+
+def _started_at(pid: int) -> tuple[int, int]:
+    """When a process began, in ticks since the machine did, and its number; zero where it is gone."""
+    stat = _stat(pid)
+    return (int(stat[19]) if stat else 0, pid)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third on, the state (see proc(5)); none where the process is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return True
+        return []

@@ -163,7 +163,9 @@ class Soak:
         last = self.hosts[-1]
         self.is_protected = True
         wait_until(lambda: bool(last.gunicorn.workers()), "a worker")
-        last.protected = last.gunicorn.workers()[0]
+        last.protected = last.gunicorn.workers()[
+            -1
+        ]  # an older one may be of before a reload, and about to end
         self.samples = {last.protected: [], last.gunicorn.pid: []}
 
     def _warm_up(self) -> None:

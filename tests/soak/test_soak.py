@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.services.servers import redis_binary, valkey_binary
-from tests.soak.hosts import HOOKS
 from tests.soak.report import Report
 from tests.soak.soaking import DEPLOYS, EVERYTHING, Plan, soak
 
@@ -45,7 +44,6 @@ def test_nothing_is_lost_whatever_goes_wrong() -> None:
         assert last.threads <= first.threads + FEW, report
 
 
-@pytest.mark.skipif(not HOOKS, reason="needs flask_aibridge.gunicorn")
 def test_deploys_under_load_break_no_stream() -> None:
     """Reloads and replacements one after the other: each answer that began ends as it should, by both doors."""
     report = soak(
