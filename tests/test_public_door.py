@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 from wsgiref.validate import validator
 
@@ -48,6 +49,12 @@ def make_app(bridge: Any = None, token: str | None = LICENSE, prefix: str = PREF
     )
     AIBridge(app, bridge)
     return app
+
+
+@cache
+def app_that_stays(bridge: Any = None, token: str | None = LICENSE) -> Flask:
+    """As :func:`make_app`, for the many tests that change nothing: an app takes longer to make than to ask."""
+    return make_app(bridge, token)
 
 
 class Echo:
@@ -91,7 +98,7 @@ class TestTheGate:
     @pytest.mark.parametrize("path", PATHS)
     def test_without_a_licence_everything_is_403(self, bridge: Any, method: str, path: str) -> None:
         """Every path and method below the prefix, bridge or none."""
-        response = make_app(bridge, token=None).test_client().open(PREFIX + path, method=method)
+        response = app_that_stays(bridge, token=None).test_client().open(PREFIX + path, method=method)
         assert response.status_code == 403
         assert response.content_type == "application/json"
         if method != "HEAD":
@@ -105,7 +112,7 @@ class TestTheGate:
     @pytest.mark.parametrize("path", PATHS)
     def test_entitled_and_not_mounted_is_404(self, method: str, path: str) -> None:
         """In the words of the contract."""
-        response = make_app().test_client().open(PREFIX + path, method=method)
+        response = app_that_stays().test_client().open(PREFIX + path, method=method)
         assert response.status_code == 404
         assert response.content_type == "application/json"
         if method != "HEAD":
