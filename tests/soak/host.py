@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import redis
 import urllib3
 from flask import Flask, Response, request
 
 from flask_aibridge import AIBridge, Source
 from flask_aibridge.services.recording import writer
+from flask_aibridge.services.redis.connection import RedisConnection
 from flask_aibridge.services.redis.store import RedisStore
 
 KEPT = ("content-type", "retry-after", "x-aibridge-interception-id")
@@ -44,8 +44,8 @@ def tidy() -> str:
     for each in gc.get_objects():
         if issubclass(type(each), urllib3.PoolManager):
             each.clear()
-        elif issubclass(type(each), redis.ConnectionPool):
-            each.disconnect(inuse_connections=False)
+        elif type(each) is RedisConnection:
+            each.close()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
