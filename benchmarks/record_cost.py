@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from threading import Event
-from time import monotonic, perf_counter, process_time
+from threading import Event, get_ident
+from time import monotonic, perf_counter, process_time, thread_time
+from typing import Any
+from unittest.mock import patch
 
+import redis
 from measure import Figure, Section, Spread, Target, spread
 from recorded import accounting_of, content_of, history, key_of, started_now
 from redis_server import Server
@@ -23,6 +27,8 @@ from flask_aibridge.services.interfaces import Credential
 from flask_aibridge.services.recording.queue import BATCH_RECORDS
 from flask_aibridge.services.recording.recorder import Recording
 from flask_aibridge.services.records import InterceptionStart, Record
+from flask_aibridge.services.redis import wires
+from flask_aibridge.services.redis.replies import read_replies
 from flask_aibridge.services.spool.spool import Spool
 from flask_aibridge.services.storage import Store
 
@@ -57,71 +63,136 @@ def bridge(store: Store, folder: str) -> Iterator[tuple[Recording, Sequence[Cred
         recording.close()
 
 
+class Maker:
+    """Makes the records of interceptions as a bridge does, and knows what that took: it is no recording. It is timed
+    where it happens, for after a wait for the server the same code takes twice as long as in a loop of its own."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._seconds = 0.0
+
+    def make(self, credential: Credential) -> tuple[InterceptionStart, list[Record]]:
+        """A start, and the rest: content first, the end last."""
+        began = thread_time()
+        start = started_now(credential, self._worker)
+        records = [*content_of(start), *accounting_of(start)]
+        self._seconds += thread_time() - began
+        return start, records
+
+    def taken(self) -> float:
+        """Seconds of CPU since this was last asked."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
 def measure_cpu(server: Server, *, rounds: int, batch: int) -> Section:
     """CPU and round trips of interceptions that follow one another as fast as one thread makes them."""
-    here, there, trips, stores = [], [], [], []
+    here, making, there, trips, stores, bare = [], [], [], [], [], []
     with (
         server.store() as (store, _),
         tempfile.TemporaryDirectory() as folder,
         bridge(store, folder) as (rec, keys),
     ):
-        _intercept_many(rec, keys, WARM)
-        making = _making(keys, batch)
+        maker = Maker(rec.worker)
+        _intercept_many(rec, keys, WARM, maker)
+        maker.taken()
         for _ in range(rounds):
             before = process_time(), server.cpu(), server.reads()
-            _intercept_many(rec, keys, batch)
-            here.append((process_time() - before[0]) / batch * 1e6 - making)
+            _intercept_many(rec, keys, batch, maker)
+            took, made = process_time() - before[0], maker.taken()
+            here.append((took - made) / batch * 1e6)
+            making.append(made / batch * 1e6)
             trips.append((server.reads() - before[2] - 2) / batch)
             there.append((server.cpu() - before[1]) / batch * 1e6)
-            stores.append(_store_alone(store, keys, batch) - making)
+            stores.append(_store_alone(store, keys, batch, maker))
+            bare.append(_bare_socket(server, store, keys, batch))
     figures = [
         Figure("CPU of this process, all threads", spread(here), "µs", CPU_AIM),
-        Figure("  and of making the records", _single(making), "µs"),
-        Figure("  of it, the store's for the same, in batches", spread(stores), "µs"),
+        Figure("  the store's part, in batches", spread(stores), "µs"),
+        Figure("  floor: the same bytes, made before, on a bare socket", spread(bare), "µs"),
+        Figure("  not counted: making the records", spread(making), "µs"),
         Figure("CPU of the server", spread(there), "µs"),
         Figure("round trips, admission included", spread(trips), "", Target(2)),
     ]
-    notes = [f"{batch} interceptions a round: admission by key, prompt, tool call, thought, tokens, end"]
+    notes = [
+        f"{batch} interceptions a round: admission by key, prompt, tool call, thought, tokens, end",
+        "the floor is what sending, sleeping until the answer is there, and waking cost on this machine at this hour",
+    ]
     return Section("One interception with all its records", figures, notes=notes)
 
 
-def _making(keys: Sequence[Credential], count: int) -> float:
-    """Microseconds for the records of one interception, without recording them."""
-    began = process_time()
-    for number in range(count):
-        start = started_now(keys[number % len(keys)])
-        content_of(start)
-        accounting_of(start)
-    return (process_time() - began) / count * 1e6
-
-
-def _store_alone(store: Store, keys: Sequence[Credential], count: int) -> float:
+def _store_alone(store: Store, keys: Sequence[Credential], count: int, maker: Maker) -> float:
     """Microseconds for one interception, without the recorder: each admitted, the rest in full batches."""
     began = process_time()
     rest: list[Record] = []
-    for number in range(count):
-        credential = keys[number % len(keys)]
-        start = started_now(credential)
+    for credential in _in_turn(keys, count):
+        start, records = maker.make(credential)
         store.admit(start, credential)
-        rest += [*content_of(start), *accounting_of(start)]
+        rest += records
     for at in range(0, len(rest), BATCH_RECORDS):
         store.record(rest[at : at + BATCH_RECORDS])
-    return (process_time() - began) / count * 1e6
+    return (process_time() - began - maker.taken()) / count * 1e6
 
 
-def _intercept_many(rec: Recording, keys: Sequence[Credential], count: int) -> None:
-    for number in range(count):
-        _intercept(rec, keys[number % len(keys)])
+class _Packed(BaseException):
+    """What was to be sent: the bytes, and how many commands they are."""
+
+
+def _bare_socket(server: Server, store: Store, keys: Sequence[Credential], count: int) -> float:
+    """Microseconds for one interception of what cannot be done without: its bytes there, the answers back."""
+    made = [_packed_by(partial(store.admit, started_now(key), key)) for key in _in_turn(keys, count)]
+    maker = Maker("")
+    rest = [record for key in _in_turn(keys, count) for record in maker.make(key)[1]]
+    batches = (rest[at : at + BATCH_RECORDS] for at in range(0, len(rest), BATCH_RECORDS))
+    made += [_packed_by(partial(store.record, each)) for each in batches]
+    connection = redis.Redis.from_url(server.url, protocol=2).connection_pool.get_connection()
+    sock: Any = connection._sock
+    began = process_time()
+    for data, commands in made:
+        sock.sendall(data)
+        read_replies(sock, commands, RuntimeError)
+    took = process_time() - began
+    connection.disconnect()
+    return took / count * 1e6
+
+
+def _packed_by(call: Callable[[], object]) -> tuple[bytes, int]:
+    """What a call would send; it is not sent."""
+    pack, here = wires.packed, get_ident()
+
+    def stop(commands: Sequence[Any]) -> bytes:
+        data = pack(commands)
+        if get_ident() == here:
+            raise _Packed(data, len(commands))
+        return data
+
+    with patch.object(wires, "packed", stop):
+        try:
+            call()
+        except _Packed as packed:
+            data, commands = packed.args
+            return data, commands
+    raise RuntimeError("The store sends its commands in another way by now: mend this benchmark.")
+
+
+def _in_turn(keys: Sequence[Credential], count: int) -> Iterator[Credential]:
+    return (keys[number % len(keys)] for number in range(count))
+
+
+def _intercept_many(rec: Recording, keys: Sequence[Credential], count: int, maker: Maker) -> None:
+    for credential in _in_turn(keys, count):
+        _intercept(rec, credential, maker)
     _wait_until_stored(rec)
 
 
-def _intercept(rec: Recording, credential: Credential, pause: Callable[[], object] = lambda: None) -> None:
-    start = started_now(credential)
+def _intercept(
+    rec: Recording, credential: Credential, maker: Maker, pause: Callable[[], object] = lambda: None
+) -> None:
+    start, (prompt, *more) = maker.make(credential)
     rec.admit(start, credential)
-    prompt, *more = content_of(start)
     rec.record(prompt)
     pause()
-    for record in (*more, *accounting_of(start)):
+    for record in more:
         rec.record(record)
 
 
@@ -144,7 +215,7 @@ def measure_round_trips(server: Server, *, count: int) -> Section:
         tempfile.TemporaryDirectory() as folder,
         bridge(store, folder) as (rec, keys),
     ):
-        _intercept_many(rec, keys, WARM)
+        _intercept_many(rec, keys, WARM, Maker(rec.worker))
         admitted = [_admissions(rec, keys, server, count) for _ in range(3)]
         one, many = _streams(rec, keys, server, count // 10, 1), _streams(rec, keys, server, count, THREADS)
     seconds = f"{STREAM_SECONDS:g} s"
@@ -171,11 +242,11 @@ def _admissions(rec: Recording, keys: Sequence[Credential], server: Server, coun
 
 
 def _streams(rec: Recording, keys: Sequence[Credential], server: Server, count: int, threads: int) -> float:
-    before, began, pause = server.reads(), monotonic(), Event()
+    before, began, pause, maker = server.reads(), monotonic(), Event(), Maker(rec.worker)
     with ThreadPoolExecutor(threads) as pool:
         done = [
-            pool.submit(_intercept, rec, keys[number % len(keys)], lambda: pause.wait(STREAM_SECONDS))
-            for number in range(count)
+            pool.submit(_intercept, rec, credential, maker, lambda: pause.wait(STREAM_SECONDS))
+            for credential in _in_turn(keys, count)
         ]
         for each in done:
             each.result()
@@ -218,7 +289,7 @@ def measure_away(server: Server, *, count: int) -> Section:
         tempfile.TemporaryDirectory() as folder,
         bridge(store, folder) as (rec, keys),
     ):
-        _intercept_many(rec, keys, WARM)
+        _intercept_many(rec, keys, WARM, Maker(rec.worker))
         there = _waits(rec, keys, count)
         _wait_until_stored(rec)
         server.kill()

@@ -66,10 +66,10 @@ def started(at: datetime, shard: int, **fields: object) -> InterceptionStart:
     return InterceptionStart(**values)  # type: ignore[arg-type]
 
 
-def started_now(credential: Credential) -> InterceptionStart:
+def started_now(credential: Credential, worker: str = "") -> InterceptionStart:
     """The start of a request that comes with a key, in the key's shard."""
     key_id = api_keys.key_id_of(credential)
-    return started(datetime.now(UTC), shard_of_key(key_id or ""))
+    return started(datetime.now(UTC), shard_of_key(key_id or ""), worker=worker)
 
 
 def content_of(start: InterceptionStart) -> list[Record]:
