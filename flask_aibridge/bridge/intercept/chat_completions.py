@@ -16,8 +16,8 @@ from typing import Final
 from flask_aibridge.bridge.intercept.content import MAX_OPEN, Budget, dicts, last_user_text, name_of
 from flask_aibridge.bridge.intercept.documents import Document, member, parse_document
 from flask_aibridge.bridge.intercept.failures import failure
+from flask_aibridge.bridge.intercept.splice import is_utf8, with_new_member, with_value
 from flask_aibridge.bridge.intercept.splice import member as span_of
-from flask_aibridge.bridge.intercept.splice import with_new_member, with_value
 from flask_aibridge.bridge.intercept.usage import OPENAI_CHAT
 from flask_aibridge.bridge.intercept.vocabulary import Item, Thought, ToolCall
 from flask_aibridge.bridge.intercept.wire_format import WireFormat
@@ -56,7 +56,7 @@ class ChatCompletions(WireFormat):
 
     def edit_request(self, body: bytes) -> bytes:
         """Ask for usage on behalf of a caller who streams and does not ask."""
-        if not self._streams or self._asks() or not _is_utf8(body):
+        if not self._streams or self._asks() or not is_utf8(body):
             return body
         edited = self._with_options(body) if self._has_options else with_new_member(body, _OPTIONS, _ASKING)
         self._has_asked = edited is not body
@@ -227,9 +227,3 @@ class _Call:
 def _is_usage_alone(event: Event) -> bool:
     document = parse_document(event.data)
     return document is not None and document.get("choices") == [] and isinstance(document.get("usage"), dict)
-
-
-def _is_utf8(body: bytes) -> bool:
-    """Whether a body that is JSON may be edited as bytes. Other encodings of Unicode have zeros, or a mark at the
-    start."""
-    return body.lstrip(b" \t\r\n").startswith(b"{") and body.rstrip(b" \t\r\n").endswith(b"}")

@@ -33,6 +33,13 @@ def with_new_member(text: bytes, name: str, value: bytes) -> bytes:
     return b"".join((text[:end], comma, json.dumps(name).encode(), b":", value, text[end:]))
 
 
+def with_member(text: bytes, name: str, value: bytes) -> bytes:
+    """``text``, a JSON object, with ``value``, JSON text, under ``name``: in the place of what is there, or as its last
+    member."""
+    span = member(text, name)
+    return with_new_member(text, name, value) if span is None else with_value(text, span, value)
+
+
 def with_value(text: bytes, span: Span, value: bytes) -> bytes:
     """``text`` with ``value`` in the place of ``span``."""
     return b"".join((text[: span.start], value, text[span.end :]))
@@ -59,6 +66,28 @@ def member(text: bytes, name: str) -> Span | None:
         if depth == 1:
             before = mark
     return found
+
+
+def elements(text: bytes) -> list[Span]:
+    """Where the values of a JSON array stand, without the space around them. Those of arrays within it do not count."""
+    found: list[Span] = []
+    depth, start = 0, 0
+    for token in _TOKEN.finditer(text):
+        mark = token[0][:1]
+        if mark in b"{[":
+            depth += 1
+        elif mark in b"}]":
+            depth -= 1
+        if (depth == 1 and mark == b",") or (depth == 0 and mark == b"]"):
+            found.append(_without_space(text, start, token.start()))
+        if depth == 1 and mark in b"[,":
+            start = token.end()
+    return [span for span in found if span.start < span.end]
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether a JSON object may be edited as bytes. Other encodings of Unicode have zeros, or a mark at the start."""
+    return text.lstrip(_SPACE).startswith(b"{") and text.rstrip(_SPACE).endswith(b"}")
 
 
 def _is(key: bytes, name: str) -> bool:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_aibridge.bridge.intercept.chat_completions import ChatCompletions
-from flask_aibridge.bridge.intercept.splice import Span, member, with_new_member, with_value
+from flask_aibridge.bridge.intercept.splice import (
+    Span,
+    elements,
+    is_utf8,
+    member,
+    with_member,
+    with_new_member,
+    with_value,
+)
 
 SPACES = st.text(" \t\r\n", max_size=3)
 NAMES = st.sampled_from(
@@ -120,3 +128,30 @@ def test_a_request_differs_in_that_one_field(
     assert same(read, document)
     common = len(body) - len(body.rstrip())
     assert edited[len(edited) - common :] == body[len(body) - common :]
+
+
+@given(st.lists(VALUES, max_size=4), SPACES, SPACES, st.booleans())
+def test_elements_are_found_where_a_parser_finds_them(
+    values: list[Any], before: str, after: str, ascii_only: bool
+) -> None:
+    """One span each, without the space around it."""
+    inside = ",".join(
+        f"{before}{json.dumps(value, ensure_ascii=ascii_only, indent=1)}{after}" for value in values
+    )
+    text = f"[{inside or before}]".encode("utf-8", "surrogatepass")
+    found = [text[span.start : span.end] for span in elements(text)]
+    assert same([json.loads(each.decode("utf-8", "surrogatepass")) for each in found], values)
+    assert all(each == each.strip() for each in found)
+
+
+def test_a_member_is_set_whether_it_is_there_or_not() -> None:
+    assert with_member(b'{"a" : 1 , "b":2}', "a", b"3") == b'{"a" : 3 , "b":2}'
+    assert with_member(b'{"b":2 }', "a", b"3") == b'{"b":2 ,"a":3}'
+    assert with_member(b" { } ", "a", b"3") == b' { "a":3} '
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"]
+)
+def test_only_utf8_can_be_edited_as_bytes(encoding: str) -> None:
+    assert is_utf8(' {"a": 1}\n'.encode(encoding)) is (encoding == "utf-8")
