@@ -1,0 +1,1 @@
+"""MCP servers, asked: which tools a user has there, and what they answer."""
