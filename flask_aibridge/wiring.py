@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.utils import import_string
 
 from flask_aibridge.app_context import InAppContext
-from flask_aibridge.config import BRIDGE, BUILT_IN, Settings
+from flask_aibridge.config import BRIDGE, BUILT_IN, INJECT_MCP_TOOLS, RECORDING, Settings
 from flask_aibridge.errors import ConfigError
 from flask_aibridge.license.gate import read_license_file
 from flask_aibridge.transport import TransportFactory
@@ -57,6 +57,11 @@ def bridge_of(settings: Settings, recording: Callable[[], Recording]) -> WSGIApp
         from flask_aibridge.bridge import Bridge
 
         if settings.recording == "off":
+            if settings.inject_mcp_tools:
+                raise ConfigError(
+                    f"{INJECT_MCP_TOOLS} needs the store, which keeps what was called on whose behalf, and {RECORDING} "
+                    "is 'off': set one of the two otherwise."
+                )
             return Bridge(settings.providers, api_keys=settings.api_keys, options=_options(settings))
         return Bridge(recording=recording, options=_options(settings))
     return _import(chosen) if isinstance(chosen, str) else chosen
@@ -79,6 +84,7 @@ def _options(settings: Settings) -> BridgeOptions:
         max_in_process=settings.max_in_process,
         rate_limit=settings.rate_limit,
         max_uploads=settings.max_uploads,
+        inject_mcp_tools=settings.inject_mcp_tools,
     )
 
 

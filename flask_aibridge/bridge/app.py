@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import unquote
 
 from flask_aibridge.bridge.admission import (
@@ -22,8 +23,9 @@ from flask_aibridge.bridge.caller import cancellation_of, credential_of
 from flask_aibridge.bridge.credentials import own_credential
 from flask_aibridge.bridge.failover import KeysExhausted, ask, without_secret
 from flask_aibridge.bridge.guarding import guarded
-from flask_aibridge.bridge.headers import actor_headers, holds_a_key, request_headers
+from flask_aibridge.bridge.headers import actor_headers, holds_a_key, request_headers, without_body_bound
 from flask_aibridge.bridge.intercept.streaming import StreamedBody
+from flask_aibridge.bridge.intercept.wire_format import WireFormat
 from flask_aibridge.bridge.interception import Interception
 from flask_aibridge.bridge.occupancy import Exchange, Occupancy
 from flask_aibridge.bridge.options import BridgeOptions
@@ -31,6 +33,7 @@ from flask_aibridge.bridge.providers.base import Provider
 from flask_aibridge.bridge.providers.circuits import Circuits
 from flask_aibridge.bridge.providers.cool_downs import Lane
 from flask_aibridge.bridge.providers.directory import Known
+from flask_aibridge.bridge.providers.routes import Route
 from flask_aibridge.bridge.request import Refused, forwarded_path
 from flask_aibridge.bridge.uploads import Uploads
 from flask_aibridge.bridge.upstream import Answer, Upstream, UpstreamFailure
@@ -38,11 +41,14 @@ from flask_aibridge.config import ProviderSettings
 from flask_aibridge.errors import ConfigError, ServiceError
 from flask_aibridge.observability.hooks import Hook
 from flask_aibridge.observability.logging import LoggingHook
-from flask_aibridge.services.interfaces import Admission
+from flask_aibridge.services.interfaces import Admission, MCPConfigurator
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from urllib3 import PoolManager
+
+    from flask_aibridge.bridge.injection.injector import Injector
+    from flask_aibridge.bridge.injection.rounds import Rounds
 
 logger = logging.getLogger("flask_aibridge.bridge")
 
@@ -90,6 +96,9 @@ class Bridge:
         breaker = self._options.circuit_breaker
         self._circuits = None if breaker is None else Circuits(breaker)
         self._occupancy = Occupancy(self._options.max_public, self._options.max_in_process)
+        self._injector: Injector | None = None
+        if recording is not None and self._options.inject_mcp_tools:
+            self._injector = injector_of(recording)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -136,6 +145,8 @@ class Bridge:
         bridge can be used again."""
         self._occupancy.end_detached()
         self._upstream.close()
+        if self._injector is not None:
+            self._injector.close()
 
     def _respond(self, environ: WSGIEnvironment, interception: Interception) -> Response:
         if is_probe(environ):
@@ -198,14 +209,27 @@ class Bridge:
             self._let_outlive(cancellation)
         lane = Lane(route.path, interception.model)
 
-        def send(headers: Mapping[str, str]) -> Answer:
-            return self._upstream.send(method, url, headers, body, cancellation)
+        def asked(body: bytes) -> Answer:
+            def send(headers: Mapping[str, str]) -> Answer:
+                return self._upstream.send(method, url, headers, body, cancellation)
+
+            if own is not None:
+                return without_secret(send({**headers, **own.headers}), own.secret)
+            return ask(send, provider, headers, lane, interception)
+
+        rounds = None
+        if self._injector is not None and wire_format is not None and method == "POST":
+            rounds = self._injector.rounds(
+                request.document(), interception, asked, partial(fresh_format, route)
+            )
+        if rounds is not None:
+            body = rounds.weaver.first_request(body)
+            headers = without_body_bound(headers)
 
         def exchange() -> Response:
-            if own is not None:
-                answer = without_secret(send({**headers, **own.headers}), own.secret)
-            else:
-                answer = ask(send, provider, headers, lane, interception)
+            answer = asked(body)
+            if rounds is not None:
+                answer = self._followed(rounds, answer, wire_format, interception)
             try:
                 response = relay(answer, wire_format, interception, self._options)
                 if isinstance(response[2], StreamedBody):
@@ -219,10 +243,44 @@ class Bridge:
             return exchange()
         return guarded(self._circuits, provider, lane, interception, exchange, own=own is not None)
 
+    @staticmethod
+    def _followed(
+        rounds: Rounds, answer: Answer, wire_format: WireFormat | None, interception: Interception
+    ) -> Answer:
+        try:
+            return rounds.follow(answer)
+        except (UpstreamFailure, Refused):
+            if wire_format is not None:  # nobody else will say what was asked
+                for item in wire_format.cut():
+                    interception.note(item)
+            raise
+
     def _let_outlive(self, exchange: Exchange) -> None:
         """Have the head waited for after the caller has left: something is to be learned from the answer."""
         if self._options.on_disconnect == "drain" and self._upstream.can_be_stopped:
             exchange.outlives, exchange.grace = True, self._options.drain_seconds
+
+
+class _KnowingServers(Protocol):
+    """What else ``services.recording.Recording`` has, for bridges that inject tools."""
+
+    @property
+    def mcp_configurator(self) -> MCPConfigurator: ...
+
+
+def injector_of(recording: Callable[[], Recording]) -> Injector:
+    """What puts the tools of the host's MCP servers into requests."""
+    # Here, because few hosts have any.
+    from flask_aibridge.bridge.injection.injector import Injector
+    from flask_aibridge.bridge.mcp.toolbox import Toolbox
+
+    return Injector(Toolbox(lambda: cast("_KnowingServers", recording()).mcp_configurator))
+
+
+def fresh_format(route: Route) -> WireFormat:
+    """The wire format of a route, for one round of several."""
+    assert route.wire_format is not None
+    return route.wire_format(None, content=False)
 
 
 def _present(interception: Interception) -> Response:

@@ -64,7 +64,7 @@ def ask(
             return without_secret(answer, key.secret)
         # Not read to its end: that could take as long as the provider likes, and this is rare.
         answer.close()
-        interception.request_id = _request_id(answer)
+        interception.request_id = request_id_of(answer)
         if answer.status == 401:
             _reject(provider, key, lane, headers)
         else:
@@ -73,7 +73,8 @@ def ask(
     raise _exhausted(provider, lane, tried, limited=limited)
 
 
-def _request_id(answer: Answer) -> str | None:
+def request_id_of(answer: Answer) -> str | None:
+    """The provider's own id of a request, if it tells one."""
     return next((value for name, value in answer.headers if name.lower() in _REQUEST_IDS), None)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 HOP_BY_HOP = frozenset(
@@ -214,3 +214,12 @@ def _of_a_response(name: str) -> tuple[str, bool]:
     lower = name.lower()
     passes = lower not in _NOT_FOR_THE_CALLER and not lower.startswith(_FAMILIES_OF_A_RESPONSE)
     return lower, passes and _NAME.fullmatch(name) is not None
+
+
+_BOUND: Final = frozenset({"idempotency-key", "content-digest", "digest", "content-md5", "repr-digest"})
+"""What says something of one body, and is wrong with another."""
+
+
+def without_body_bound(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a request whose body is not the caller's, or of which there are several with other bodies."""
+    return {name: value for name, value in headers.items() if name.lower() not in _BOUND}

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flask_aibridge.bridge.caller import IN_PROCESS, Caller, source_of
+from flask_aibridge.bridge.injection.tools import InjectedCall, InjectedTool
 from flask_aibridge.bridge.intercept.failures import error_class
 from flask_aibridge.bridge.intercept.vocabulary import (
     Ended,
@@ -151,6 +152,23 @@ class Interception:
                 self._record_tool(item)
             case Thought():
                 self._put("m", records.ModelThought, content=item.text, metadata={"source": item.source})
+
+    def note_injected(self, call: InjectedCall, tool: InjectedTool | None, error: str | None) -> None:
+        """Record a call of a tool that the bridge brought; ``tool`` is null where there is none of that name, ``error``
+        what went wrong. Results are not recorded: they are the server's and in no case the model's words."""
+        self._put(
+            "t",
+            records.ToolUsage,
+            message_id=call.message_id,
+            tool=call.tool if tool is None else tool.name,
+            input=call.arguments,
+            tool_call_id=call.call_id,
+            item_id=call.item_id,
+            server_url=None if tool is None else tool.server_url,
+            injected=True,
+            invocation_error=None if error is None else error[:MAX_ERROR],
+            metadata={"kind": "injected"},
+        )
 
     def sent(self, data: bytes) -> None:
         """Count bytes that go to the caller now."""

@@ -88,6 +88,10 @@ class Exchange:
         self.interrupted = True
         self._halt()
 
+    def halt(self) -> None:
+        """Stop what is under way for it, from any thread, for no reason of the caller's or the bridge's."""
+        self._halt()
+
     def leave(self) -> None:
         """It is over. Once is enough."""
         process = self._process

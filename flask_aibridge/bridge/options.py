@@ -34,6 +34,7 @@ class BridgeOptions:
         ``X-AIBridge-Token``.
     :param rate_limit: of each key from outside, null for none, where the bridge keeps no records; else its services
         know.
+    :param inject_mcp_tools: whether the tools of the host's MCP servers are put into requests, and run.
     :param max_uploads: how many request bodies are received at once from outside.
     :param actor_headers: whether providers are told, in ``X-AIBridge-Actor-…`` headers, on whose behalf they are asked.
     :param circuit_breaker: when a provider that keeps failing is left alone; null for never.
@@ -53,3 +54,4 @@ class BridgeOptions:
     drain_seconds: float = DRAIN_SECONDS
     rate_limit: RateLimit | None = None
     max_uploads: int = 32
+    inject_mcp_tools: bool = False

@@ -9,9 +9,10 @@ answered yet: shutting the socket down wakes whoever waits on it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from http.client import HTTPException
+from typing import TYPE_CHECKING
 
 import urllib3
 from urllib3.exceptions import HTTPError, ReadTimeoutError
@@ -28,6 +29,10 @@ from flask_aibridge.bridge.switch import (
     UpstreamSilent,
     UpstreamTimeout,
 )
+
+if TYPE_CHECKING:
+    from flask_aibridge.bridge.intercept.turn import Turn
+    from flask_aibridge.bridge.intercept.vocabulary import Item
 
 __all__ = [
     "Answer",
@@ -46,8 +51,11 @@ class Answer:
     """A provider's answer: its head, and its body as it arrives.
 
     Where it came on a connection of ``UpstreamPool``, its reader may be ``patient``: wait a while for more, do
-    something else, and wait on.
+    something else, and wait on. Once it is ``unheard``, nobody listens any more: it is read on for the account, and
+    nothing further is begun for it.
     """
+
+    unheard = False
 
     def __init__(
         self,
@@ -90,6 +98,11 @@ class Answer:
         if received is not None and received.fp is None:
             self._give_back(received)
         return data
+
+    def unsaid(self, turn: Turn) -> Iterable[Item]:
+        """What is known of an answer that is not read to its end, and that ``turn``, which has followed it, could not
+        know: to be noted before what that says itself."""
+        return ()
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, and close it otherwise."""

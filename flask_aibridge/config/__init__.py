@@ -53,6 +53,9 @@ force.
     the newest first. Without it providers come from the config alone.
 ``AIBRIDGE_MCP_SERVERS``
     ``{id: {"url": "https://…", "tool_allow_regex": "…", "tool_deny_regex": "…"}}``, with no patterns as default.
+``AIBRIDGE_INJECT_MCP_TOOLS``
+    Whether the built-in bridge puts the tools of those servers into requests, and runs what the model calls of them;
+    default ``False``.
 ``AIBRIDGE_ON_DISCONNECT``
     What becomes of an answer whose caller has left: ``"cancel"`` (default) hangs up on the provider at once,
     ``"drain"`` reads on to the final token counts, for at most 30 seconds, and for 32 answers of a process at a time.
@@ -86,11 +89,13 @@ from flask_aibridge.config.circuit_breaker import CircuitBreaker
 from flask_aibridge.config.keys import (
     BRIDGE,
     BUILT_IN,
+    INJECT_MCP_TOOLS,
     KNOWN_KEYS,
     LICENSE_FILE,
     MCP_SERVERS,
     MIN_SECRET,
     PROVIDERS,
+    RECORDING,
     REDIS_URL,
     SECRET_KEY,
 )
@@ -102,11 +107,13 @@ __all__ = [
     "BRIDGE",
     "BUILT_IN",
     "DEFAULT_BASE_URLS",
+    "INJECT_MCP_TOOLS",
     "KNOWN_KEYS",
     "LICENSE_FILE",
     "MCP_SERVERS",
     "MIN_SECRET",
     "PROVIDERS",
+    "RECORDING",
     "REDIS_URL",
     "SECRET_KEY",
     "CircuitBreaker",

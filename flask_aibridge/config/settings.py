@@ -22,6 +22,7 @@ from flask_aibridge.config.keys import (
     CONTENT_RETENTION_DAYS,
     DEFAULT_URL_PREFIX,
     DEFAULTS,
+    INJECT_MCP_TOOLS,
     KNOWN_KEYS,
     LICENSE,
     LICENSE_DENY_LISTS,
@@ -75,6 +76,7 @@ class Settings:
     spool_bytes: int = 64 * 1024 * 1024
     secret_keys: tuple[str, ...] = field(default=(), repr=False)
     mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    inject_mcp_tools: bool = False
     on_disconnect: Literal["cancel", "drain"] = "cancel"
     max_concurrency: int = 1000
     max_in_process: int = 1000
@@ -117,6 +119,7 @@ def read_settings(
         spool_bytes=values.spool_bytes(config[SPOOL_BYTES]),
         secret_keys=values.secret_keys(config[SECRET_KEY]),
         mcp_servers=values.mcp_servers(config[MCP_SERVERS]),
+        inject_mcp_tools=values.switch(INJECT_MCP_TOOLS, config[INJECT_MCP_TOOLS]),
         on_disconnect=values.on_disconnect(config[ON_DISCONNECT]),
         max_concurrency=values.concurrency(MAX_CONCURRENCY, config[MAX_CONCURRENCY]),
         max_in_process=values.concurrency(MAX_IN_PROCESS, config[MAX_IN_PROCESS]),

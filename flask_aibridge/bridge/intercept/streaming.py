@@ -197,9 +197,9 @@ class StreamedBody:
             return self._stop(stopped)
         except UpstreamFailure as failure:
             self._settle = partial(self._break_off, failure)
-            return self._turn.cut()
+            return self._cut()
         except BaseException as error:
-            self._items = self._turn.cut()
+            self._items = self._cut()
             self._note_rest()
             self._interception.finish("interrupted", type(error).__name__)
             raise
@@ -208,6 +208,11 @@ class StreamedBody:
             return self._turn.feed(data)
         self._settle = self._finish_at_end
         return self._turn.finish()
+
+    def _cut(self) -> Iterator[Item]:
+        """What is known, where no more is read."""
+        yield from self._answer.unsaid(self._turn)
+        yield from self._turn.cut()
 
     def _pass_time(self) -> None:
         if self._words is not None and self._is_between_events():
@@ -222,12 +227,12 @@ class StreamedBody:
         interception = self._interception
         if not self._begun:
             self._settle = partial(self._break_off, stopped)
-            return self._turn.cut()
+            return self._cut()
         if not interception.interrupted:
             # Nobody is left to see that the body is incomplete.
             self._settle = interception.finish_early
-            return self._turn.cut()
-        self._items = self._turn.cut()
+            return self._cut()
+        self._items = self._cut()
         self._note_rest()  # not handed over: what was held back is half an event
         whole = interception.over
         interception.finish_early()
@@ -272,6 +277,7 @@ class StreamedBody:
         return True
 
     def _drain(self) -> None:
+        self._answer.unheard = True
         try:
             self._read_on(time.monotonic() + self._drain_seconds)
         finally:
@@ -294,7 +300,7 @@ class StreamedBody:
     def _end(self) -> None:
         try:
             if self._settle is None:
-                self._items = self._turn.cut()
+                self._items = self._cut()
                 self._note_rest()
             if self._unheard:
                 self._interception.finish("client_closed")

@@ -33,6 +33,7 @@ from flask_aibridge.services.interfaces import (
     Admission,
     Authorization,
     Credential,
+    MCPConfigurator,
     ProviderConfigurator,
     Services,
 )
@@ -117,6 +118,11 @@ class Recording:
     def provider_configurator(self) -> ProviderConfigurator:
         """The services' own."""
         return self._services.provider_configurator
+
+    @property
+    def mcp_configurator(self) -> MCPConfigurator:
+        """The services' own."""
+        return self._services.mcp_configurator
 
     def admit(self, start: InterceptionStart | None, credential: Credential | None) -> Admission:
         """Authorise a caller and record that a request is about to be forwarded: one round trip, or none while the

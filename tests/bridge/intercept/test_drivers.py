@@ -37,6 +37,9 @@ class FakeAnswer:
             raise piece
         return piece
 
+    def unsaid(self, turn: Turn) -> Iterator[Item]:
+        return iter(())
+
     def close(self) -> None:
         self.closed += 1
 
