@@ -5,6 +5,7 @@ An answer is JSON, or a stream of events that ends with it. Nothing is tried twi
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,7 +58,9 @@ class Endpoint:
 
     def has_token(self, token: str) -> bool:
         """Tell whether this is the token."""
-        return self._token == token
+        return hmac.compare_digest(
+            self._token.encode("utf-8", "surrogatepass"), token.encode("utf-8", "surrogatepass")
+        )
 
     def ask(self, operation: Operation, era: Era, number: int, request: wire.Request) -> Document:
         """The result of a request."""
