@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +36,13 @@ settings.register_profile(
     max_examples=100 if EVERYTHING or ENVIRONMENT == "py313" else 20,
 )
 settings.load_profile("project")
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C work in what the tests start: a shell that runs them in the background makes it nothing, and that is
+    inherited."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
