@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from tests.bridge.wsgi import DEADLINE
@@ -17,6 +17,19 @@ SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Enco
 def chunk(data: bytes) -> bytes:
     """Frame ``data`` as one chunk; the empty one ends the body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def answering(answers: Iterable[tuple[int, str, bytes]]) -> Callable[[Peer], None]:
+    """A script that answers each request with the next of these: status, media type and body."""
+    left = list(answers)
+
+    def script(peer: Peer) -> None:
+        while peer.read_request():
+            status, kind, body = left.pop(0)
+            head = f"HTTP/1.1 {status} OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            peer.send(head.encode() + body)
+
+    return script
 
 
 class Peer:

@@ -15,7 +15,7 @@ from flask_aibridge import AIBridge, Source
 from flask_aibridge.errors import ConfigError
 from flask_aibridge.license.issuing import SigningKey, issue_license
 from tests.bridge.mcp.servers import ECHO, FakeServer, result, send_json
-from tests.bridge.upstreams import Peer, ScriptedUpstream
+from tests.bridge.upstreams import Peer, ScriptedUpstream, answering
 from tests.recordings import injected
 from tests.services.servers import wait_until
 
@@ -75,18 +75,6 @@ def application(provider: str, server: str, folder: Path, **config: Any) -> Iter
         app.extensions["aibridge"].close()
 
 
-def provider_of(story: injected.Story) -> Any:
-    answers = list(story.answers)
-
-    def script(peer: Peer) -> None:
-        while peer.read_request():
-            status, kind, body = answers.pop(0)
-            head = f"HTTP/1.1 {status} OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-            peer.send(head.encode() + body)
-
-    return script
-
-
 def ask(app: Flask, extension: AIBridge, story: injected.Story, door: str) -> bytes:
     if door == "public":
         answer = app.test_client().post(
@@ -114,7 +102,7 @@ def test_a_request_has_tools_and_no_trace_of_them(
     caplog.set_level("DEBUG")
     tickets = Tickets(story)
     with (
-        ScriptedUpstream(provider_of(story)) as provider,
+        ScriptedUpstream(answering(story.answers)) as provider,
         ScriptedUpstream(tickets) as server,
         application(provider.base_url, server.base_url, tmp_path, AIBRIDGE_INJECT_MCP_TOOLS=True) as (
             app,
@@ -170,7 +158,7 @@ def test_it_is_off_unless_it_is_set(tmp_path: Path) -> None:
     story = STORIES[0]
     tickets = Tickets(story)
     with (
-        ScriptedUpstream(provider_of(story)) as provider,
+        ScriptedUpstream(answering(story.answers)) as provider,
         ScriptedUpstream(tickets) as server,
         application(provider.base_url, server.base_url, tmp_path) as (app, extension),
     ):

@@ -163,9 +163,8 @@ class Soak:
         last = self.hosts[-1]
         self.is_protected = True
         wait_until(lambda: bool(last.gunicorn.workers()), "a worker")
-        last.protected = last.gunicorn.workers()[
-            -1
-        ]  # an older one may be of before a reload, and about to end
+        # The newest: an older one may be of before a reload, and about to end.
+        last.protected = last.gunicorn.workers()[-1]
         self.samples = {last.protected: [], last.gunicorn.pid: []}
 
     def _warm_up(self) -> None:

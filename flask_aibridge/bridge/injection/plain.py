@@ -47,6 +47,8 @@ class Decoded(Answer):
                 raise UpstreamBroken("the answer is not what its Content-Encoding says") from error
             data = self._answer.read(patience)
             if not data:
+                if not self._decoder.whole:
+                    raise UpstreamBroken("the answer ends within its Content-Encoding")
                 return b""
             self._pieces = self._decoder.feed(data)
 

@@ -92,10 +92,13 @@ class Rounds:
 
     def go_on(self) -> Answer:
         """Run what is pending, and ask for the next round."""
+        self._noted.clear()
         results = [self._run(call, number) for number, call in enumerate(self.weaver.pending)]
         self._count += 1
         is_last = self._count >= MAX_ROUNDS or monotonic() > self._until
-        answer = self._ask(self.weaver.next_request(results, last=is_last))
+        body = self.weaver.next_request(results, last=is_last)
+        self._stay()
+        answer = self._ask(body)
         try:
             return plain(answer) or answer
         except BaseException:
@@ -115,6 +118,7 @@ class Rounds:
             for call in self.weaver.pending:
                 if call.call_id not in self._noted:
                     self._note(call, LEFT)
+            # Nobody is asked: what came before a next round is what a weaver says that was used.
             self.weaver.next_request([ToolResult(LEFT, True)] * len(self.weaver.pending), last=True)
         apart = self.weaver.used_apart()
         for item in turn.feed(self.weaver.finish()):
@@ -141,9 +145,13 @@ class Rounds:
             result = self._tools.run(call, self._stoppable)
         self._noted.add(call.call_id)
         self._note(call, result.text if result.is_error else None)
+        self._stay()
+        return result
+
+    def _stay(self) -> None:
+        """Go no further for a caller who has left."""
         if self._is_left():
             raise UpstreamCancelled("the caller gave up while a tool ran")
-        return result
 
     def _stoppable(self, stop: Callable[[], None]) -> Callable[[], None]:
         exchange = self.interception.exchange
@@ -165,6 +173,7 @@ class Rounds:
             while True:
                 body = _read(answer)
                 if isinstance(body, Answer):
+                    self._account_for(earlier)
                     return body
                 woven = self.weaver.take_document(body)
                 self.note_dropped()
@@ -178,8 +187,7 @@ class Rounds:
                     self._account_for(earlier)
                     return answer
         except BaseException:
-            if earlier:
-                self._account_for(earlier)
+            self._account_for(earlier)
             answer.close()
             raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -209,6 +210,21 @@ class TestDocuments:
         answer.close()
         assert first.closed.is_set()
 
+    def test_a_later_one_that_is_too_large_costs_no_account(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        used = {
+            "id": "msg_1",
+            "type": "message",
+            "usage": {"input_tokens": 3, "output_tokens": 5},
+            "content": [],
+        }
+        first = json.dumps(used).encode()
+        monkeypatch.setattr(module, "MAX_PARSED_ANSWER", len(first))
+        request = Request(document(b"x" * len(first), b"more"))
+        request.weaver.take_document = lambda body: _pending(request.weaver)  # type: ignore[method-assign]
+        assert read(request.rounds.follow(document(first))) == b"x" * len(first) + b"more"
+        (usage,) = [each for each in request.records if isinstance(each, TokenUsage)]
+        assert (usage.input, usage.output) == (3, 5)
+
     def test_the_last_round_is_said_to_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "MAX_ROUNDS", 3)
         request = Request(*(document(b"call") for _ in range(2)))
@@ -239,14 +255,17 @@ class TestWhatIsNotWoven:
         assert Request().rounds.follow(answer) is answer
 
     def test_what_is_compressed_is_decoded_first(self) -> None:
-        import gzip
-
         data = gzip.compress(b"call")
         headers = (JSON, ("Content-Encoding", "gzip"), ("Content-Length", str(len(data))))
         request = Request(document(b"end"))
         answer = request.rounds.follow(Scripted(data[:5], data[5:], headers=headers))
         assert request.bodies == [b"round 2"]
         assert "content-encoding" not in [name.lower() for name, _ in answer.headers]
+
+    def test_what_ends_within_its_coding_is_broken(self) -> None:
+        data = gzip.compress(b"call" * 100)[:-10]
+        with pytest.raises(UpstreamBroken):
+            Request().rounds.follow(Scripted(data, headers=(JSON, ("Content-Encoding", "gzip"))))
 
     def test_what_is_not_compressed_as_it_says_is_broken(self) -> None:
         with pytest.raises(UpstreamBroken):

@@ -24,7 +24,7 @@ from flask_aibridge.bridge.occupancy import Occupancy
 from flask_aibridge.bridge.options import BridgeOptions
 from flask_aibridge.bridge.providers.anthropic import Anthropic
 from flask_aibridge.bridge.providers.openai import OpenAI
-from flask_aibridge.bridge.upstream import Answer
+from flask_aibridge.bridge.upstream import Answer, UpstreamBroken
 from flask_aibridge.services.records import (
     InterceptionEnd,
     ModelThought,
@@ -35,7 +35,7 @@ from flask_aibridge.services.records import (
 )
 from tests.bridge.test_admission import KEY
 from tests.bridge.test_recordings import FIRST, Providers, body_of, of_kind, singly
-from tests.bridge.upstreams import Peer, ScriptedUpstream
+from tests.bridge.upstreams import Peer, ScriptedUpstream, answering
 from tests.bridge.wsgi import DEADLINE, FakeCancellation, call
 from tests.recordings import injected
 from tests.recordings.injected import TOOL, Story
@@ -187,15 +187,7 @@ def test_split_at_every_place(story: Story) -> None:
 @each_story
 def test_by_both_doors(story: Story, door: str) -> None:
     """Over real connections; the key is sent in each round, and the caller never sees that there were several."""
-    answers = list(story.answers)
-
-    def script(peer: Peer) -> None:
-        while peer.read_request():
-            status, kind, body = answers.pop(0)
-            head = f"HTTP/1.1 {status} OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-            peer.send(head.encode() + body)
-
-    with ScriptedUpstream(script) as upstream:
+    with ScriptedUpstream(answering(story.answers)) as upstream:
         host = Providers(upstream.base_url)
         bridge = Bridge(hooks=[], recording=lambda: host, options=BridgeOptions(inject_mcp_tools=True))
         bridge._injector = Injector(ToolsOfStory(story))  # type: ignore[arg-type]
@@ -210,7 +202,6 @@ def test_by_both_doors(story: Story, door: str) -> None:
     requests = [request for peer in upstream.peers for request in peer.requests]
     assert len(requests) == len(story.answers)
     assert all(b"sk-host" in head for head, _ in requests)
-    assert not answers
 
 
 STREAMS = [
@@ -262,6 +253,40 @@ def test_what_was_used_is_recorded_when_the_caller_leaves(story: Story) -> None:
     assert end.status == "client_closed"
     assert records[-1] is end
     assert [each.prompt for each in of_kind(records, PromptUsage)] == story.expected["prompts"]
+
+
+@pytest.mark.parametrize("story", STREAMS, ids=str)
+def test_what_was_used_is_recorded_when_a_later_round_breaks_off(story: Story) -> None:
+    """Once, and as that of the first round: nothing is known of the other."""
+
+    class Broken(Arrived):
+        def read(self, patience: float | None = None) -> bytes:
+            raise UpstreamBroken("reset")
+
+    records: list[Record] = []
+    interception = Interception([], record=records.append)
+    interception.admitted(None, recorded=True)
+    interception.exchange = Occupancy(1, 1).enter(None)
+    wire_format = format_of(story)
+    tools = ToolsOfStory(story)
+    weaver = WEAVERS[type(wire_format)](story.document, tools.tools)
+    weaver.first_request(wire_format.edit_request(story.request))
+    rounds = Rounds(
+        weaver,
+        tools,
+        lambda _: Broken(200, "text/event-stream", ()),
+        interception,
+        lambda: format_of(story, content=False),
+    )
+    first = Arrived(*story.answers[0][:2], [story.answers[0][2]])
+    _, _, body = relay(rounds.follow(first), wire_format, interception, BridgeOptions())
+    assert isinstance(body, StreamedBody)
+    with pytest.raises(UpstreamBroken):
+        b"".join(body)
+    body.close()
+    assert [(each.input, each.output) for each in of_kind(records, TokenUsage)] == [(12, 9)]
+    (end,) = of_kind(records, InterceptionEnd)
+    assert end.status == "upstream_truncated"
 
 
 def _never(body: bytes) -> Answer:
