@@ -211,7 +211,15 @@ class StreamedBody:
 
     def _cut(self) -> Iterator[Item]:
         """What is known, where no more is read."""
-        yield from self._answer.unsaid(self._turn)
+        try:
+            yield from self._answer.unsaid(self._turn)
+        except Exception as error:
+            # Not its own words, which may quote the answer; and it must not keep the interception from ending.
+            logger.error(
+                "interception %s: what was used cannot be told: %s",
+                self._interception.id,
+                type(error).__name__,
+            )
         yield from self._turn.cut()
 
     def _pass_time(self) -> None:

@@ -229,3 +229,20 @@ def test_a_held_answer_that_is_half_a_document(interception: Interception, hook:
     """Without a length the connection's end looks like the answer's; the document knows better."""
     assert held(FakeAnswer(BODY[:-1]), interception, limit=100) == [BODY[:-1]]
     assert hook.record.outcome == "upstream_truncated"
+
+
+def test_an_answer_that_cannot_say_what_was_used_is_ended_all_the_same(
+    interception: Interception, hook: RecordingHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And its words, which may be the user's, are in no log."""
+
+    class Failing(FakeAnswer):
+        def unsaid(self, turn: Turn) -> Iterator[Item]:
+            raise ZeroDivisionError("secret words")
+
+    body = StreamedBody(Failing(b"data: 1\n\n"), StreamingTurn(ChatCompletions()), interception)  # type: ignore[arg-type]
+    next(body)
+    body.close()
+    assert [record.outcome for record in hook.records] == ["client_closed"]
+    assert "ZeroDivisionError" in caplog.text
+    assert "secret words" not in caplog.text
